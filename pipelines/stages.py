@@ -1,0 +1,77 @@
+"""Stages as child processes: started, listened to, and reliably ended."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+CHILD = Path(__file__).with_name("dvc_child.py")
+GRACE_SECONDS = 20.0  # for a stage to write its checkpoint; Prefect's worker kills the flow after 30
+
+
+class Stopped(Exception):
+    """The flow run is ending: no further stage may start."""
+
+
+class Stages:
+    """The running stages of one flow run, each in a process group of its own."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: list[subprocess.Popen[str]] = []
+        self.stopping = False
+
+    def run(self, stage: str, env: Mapping[str, str], log: Callable[[str], None]) -> int:
+        """Bring `stage` up to date through dvc, passing each line of its output to `log`; its exit status.
+
+        Must be called by a thread that lives as long as the call: the child ends with its creating thread.
+        """
+        with self._lock:
+            if self.stopping:
+                raise Stopped
+            child = subprocess.Popen(
+                [sys.executable, str(CHILD), stage],
+                env={**os.environ, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1", **env},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,  # with universal newlines the \r of a progress bar ends a line as well
+                errors="replace",
+                start_new_session=True,
+            )
+            self._running.append(child)
+        assert child.stdout is not None
+        with child.stdout as output:
+            for line in output:
+                if text := line.rstrip():
+                    log(text)
+        code = child.wait()
+        with self._lock:
+            self._running.remove(child)
+        if self.stopping:
+            raise Stopped
+        return code
+
+    def stop(self) -> None:
+        """End all stages as Ctrl-C would, and after GRACE_SECONDS by force. May be called again."""
+        with self._lock:
+            first, self.stopping = not self.stopping, True
+            running = list(self._running)
+        if first:  # a second Ctrl-C could interrupt the writing of a checkpoint
+            for child in running:
+                _signal_group(child, signal.SIGINT)
+        deadline = time.monotonic() + GRACE_SECONDS
+        for child in running:
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(max(0.0, deadline - time.monotonic()))
+            _signal_group(child, signal.SIGKILL)  # whoever is left of the group
+
+
+def _signal_group(leader: "subprocess.Popen[str]", number: signal.Signals) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(leader.pid, number)

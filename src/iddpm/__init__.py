@@ -1,0 +1,3 @@
+"""Reproducible training of image diffusion models."""
+
+__version__ = "0.1.0"

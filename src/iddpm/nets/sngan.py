@@ -1,0 +1,126 @@
+"""SNGAN with residual blocks (Miyato et al. 2018, table 4), at any size; class-conditional as in its companion
+paper (Miyato & Koyama 2018): conditional batch norm in the generator, projection in the discriminator."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+
+def bottom_size(image_size: int) -> tuple[int, int]:
+    """(size at the generator's bottom, number of doublings up to `image_size`): 4 to 7 pixels, at least one."""
+    doublings = 0
+    while image_size % 2 == 0 and image_size >= 8:
+        image_size //= 2
+        doublings += 1
+    if doublings == 0 or image_size > 7:
+        raise ValueError(f"an SNGAN cannot reach this size: {image_size} pixels are left after halving")
+    return image_size, doublings
+
+
+class ConditionalBatchNorm(nn.Module):
+    """Batch norm with one scale and shift per class; plain batch norm when `classes` is 0."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(channels, affine=classes == 0)
+        if classes:
+            self.scale, self.shift = nn.Embedding(classes, channels), nn.Embedding(classes, channels)
+            nn.init.ones_(self.scale.weight)
+            nn.init.zeros_(self.shift.weight)
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        x = self.norm(x)
+        return x if labels is None else x * self.scale(labels)[:, :, None, None] + self.shift(labels)[:, :, None, None]
+
+
+class GeneratorBlock(nn.Module):
+    """BN-ReLU-upsample-Conv3-BN-ReLU-Conv3 beside an upsampled 1x1 shortcut."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = ConditionalBatchNorm(channels, classes), ConditionalBatchNorm(channels, classes)
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.shortcut = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor, labels: Tensor | None) -> Tensor:
+        h = self.conv1(F.interpolate(F.relu(self.norm1(x, labels)), scale_factor=2))
+        h = self.conv2(F.relu(self.norm2(h, labels)))
+        return h + self.shortcut(F.interpolate(x, scale_factor=2))  # type: ignore[no-any-return]
+
+
+class Generator(nn.Module):
+    """z [N, z_dim] (and labels [N]) -> images [N, channels, size, size] in [-1, 1]."""
+
+    def __init__(self, image_size: int, channels: int, width: int = 256, z_dim: int = 128, classes: int = 0) -> None:
+        super().__init__()
+        self.z_dim, self.width, self.classes = z_dim, width, classes
+        self.bottom, doublings = bottom_size(image_size)
+        self.linear = nn.Linear(z_dim, width * self.bottom**2)
+        self.blocks = nn.ModuleList([GeneratorBlock(width, classes) for _ in range(doublings)])
+        self.norm = nn.BatchNorm2d(width)
+        self.conv = nn.Conv2d(width, channels, 3, padding=1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                _init_weights(module)
+
+    def forward(self, z: Tensor, labels: Tensor | None = None) -> Tensor:
+        x = self.linear(z).reshape(len(z), self.width, self.bottom, self.bottom)
+        for block in self.blocks:
+            x = block(x, labels)
+        return torch.tanh(self.conv(F.relu(self.norm(x))))
+
+
+class DiscriminatorBlock(nn.Module):
+    """(ReLU-)Conv3-ReLU-Conv3, optionally halved, beside a shortcut; all convolutions spectrally normalised."""
+
+    def __init__(self, in_channels: int, channels: int, *, halve: bool, first: bool = False) -> None:
+        super().__init__()
+        self.halve, self.first = halve, first
+        self.conv1 = _normalised(nn.Conv2d(in_channels, channels, 3, padding=1))
+        self.conv2 = _normalised(nn.Conv2d(channels, channels, 3, padding=1))
+        learned_shortcut = halve or in_channels != channels
+        self.shortcut = _normalised(nn.Conv2d(in_channels, channels, 1)) if learned_shortcut else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.conv2(F.relu(self.conv1(x if self.first else F.relu(x))))
+        if not self.halve:
+            return h + self.shortcut(x)  # type: ignore[no-any-return]
+        # Pooling commutes with the 1x1 shortcut; pooling first costs a quarter.
+        return F.avg_pool2d(h, 2) + self.shortcut(F.avg_pool2d(x, 2))  # type: ignore[no-any-return]
+
+
+class Discriminator(nn.Module):
+    """Images [N, channels, size, size] (and labels [N]) -> critic value [N]."""
+
+    def __init__(self, image_size: int, channels: int, width: int = 128, classes: int = 0) -> None:
+        super().__init__()
+        halvings = max(1, int(math.log2(image_size / 8)))
+        blocks = [DiscriminatorBlock(channels, width, halve=True, first=True)]
+        blocks += [DiscriminatorBlock(width, width, halve=True) for _ in range(halvings - 1)]
+        blocks += [DiscriminatorBlock(width, width, halve=False) for _ in range(2)]
+        self.blocks = nn.Sequential(*blocks)
+        self.linear = _normalised(nn.Linear(width, 1, bias=False))
+        self.projection = _normalised(nn.Embedding(classes, width)) if classes else None
+
+    def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
+        features = F.relu(self.blocks(x)).sum(dim=(2, 3))
+        value = self.linear(features)[:, 0]
+        if self.projection is not None:
+            value = value + (features * self.projection(labels)).sum(1)
+        return value  # type: ignore[no-any-return]
+
+
+def _init_weights(module: nn.Module) -> None:
+    assert isinstance(module, nn.Conv2d | nn.Linear | nn.Embedding)
+    nn.init.xavier_uniform_(module.weight)
+    if not isinstance(module, nn.Embedding) and module.bias is not None:
+        nn.init.zeros_(module.bias)
+
+
+def _normalised(module: nn.Module) -> nn.Module:
+    _init_weights(module)
+    return spectral_norm(module)
