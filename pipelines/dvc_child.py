@@ -1,6 +1,7 @@
 """The program of one stage's process: `python dvc_child.py STAGE`, started by pipelines.stages.
 
-It is `dvc repro --single-item STAGE`, made so that its end is always its stage's end too.
+It is `dvc repro --single-item STAGE`, made so that ending it always ends the stage, and never in the middle
+of dvc's own writing: an interrupted dvc can leave a torn dvc.lock or a torn .dvc/tmp/rwlock.
 """
 
 import ctypes
@@ -9,13 +10,26 @@ import signal
 import sys
 
 PR_SET_PDEATHSIG = 1
+stopping = False
+
+
+def stop(*_: object) -> None:
+    """Pass the first signal on to the stage as Ctrl-C; dvc waits for it and tidies up."""
+    global stopping
+    if not stopping:
+        stopping = True
+        os.killpg(0, signal.SIGINT)
+
+
+def start_nothing_more(event: str, _: object) -> None:
+    if stopping and event == "subprocess.Popen":
+        raise KeyboardInterrupt
 
 
 def main() -> int:
-    # `&` in a script starts programs with SIGINT ignored, and they pass that on.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    # On SIGINT dvc waits for its stage and tidies up; on SIGTERM it would leave the stage running.
-    signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGINT))
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    sys.addaudithook(start_nothing_more)
     if sys.platform == "linux":  # a flow that is killed -9 cannot tell us
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
     from dvc.cli import main as dvc

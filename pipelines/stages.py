@@ -6,12 +6,14 @@ import subprocess
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 CHILD = Path(__file__).with_name("dvc_child.py")
 GRACE_SECONDS = 20.0  # for a stage to write its checkpoint; Prefect's worker kills the flow after 30
+TAIL_LINES = 15
 
 
 class Stopped(Exception):
@@ -25,6 +27,7 @@ class Stages:
         self._lock = threading.Lock()
         self._running: list[subprocess.Popen[str]] = []
         self.stopping = False
+        self.last_lines: dict[str, deque[str]] = {}
 
     def run(self, stage: str, env: Mapping[str, str], log: Callable[[str], None]) -> int:
         """Bring `stage` up to date through dvc, passing each line of its output to `log`; its exit status.
@@ -45,11 +48,13 @@ class Stages:
                 start_new_session=True,
             )
             self._running.append(child)
+        tail = self.last_lines[stage] = deque(maxlen=TAIL_LINES)
         assert child.stdout is not None
         with child.stdout as output:
             for line in output:
                 if text := line.rstrip():
                     log(text)
+                    tail.append(text)
         code = child.wait()
         with self._lock:
             self._running.remove(child)
@@ -60,18 +65,13 @@ class Stages:
     def stop(self) -> None:
         """End all stages as Ctrl-C would, and after GRACE_SECONDS by force. May be called again."""
         with self._lock:
-            first, self.stopping = not self.stopping, True
+            self.stopping = True
             running = list(self._running)
-        if first:  # a second Ctrl-C could interrupt the writing of a checkpoint
-            for child in running:
-                _signal_group(child, signal.SIGINT)
+        for child in running:
+            child.terminate()  # dvc_child passes it on, once
         deadline = time.monotonic() + GRACE_SECONDS
         for child in running:
             with suppress(subprocess.TimeoutExpired):
                 child.wait(max(0.0, deadline - time.monotonic()))
-            _signal_group(child, signal.SIGKILL)  # whoever is left of the group
-
-
-def _signal_group(leader: "subprocess.Popen[str]", number: signal.Signals) -> None:
-    with suppress(ProcessLookupError):
-        os.killpg(leader.pid, number)
+            with suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)  # whoever is left of its group

@@ -1,6 +1,7 @@
 """Noise schedules and respacing. Tables are float64 numpy arrays; timesteps are 0-based."""
 
 import math
+import re
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,8 @@ def space_timesteps(timesteps: int, spacing: str) -> list[int]:
     section nearest to the data), or "ddimN" for N steps of one integer stride (Song et al. 2020).
     Raises ValueError naming the spacing when it cannot be met.
     """
+    if not re.fullmatch(r"(ddim)?[0-9]+|[0-9]+(,[0-9]+)*", spacing):
+        raise ValueError(f"{spacing!r} is neither a step count, nor section counts 'a,b,c', nor 'ddimN'")
     if spacing.startswith("ddim"):
         count = int(spacing.removeprefix("ddim"))
         for stride in range(1, timesteps + 1):

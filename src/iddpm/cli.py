@@ -1,0 +1,146 @@
+"""The `iddpm` command. Imports happen inside the commands, so that help is instant."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iddpm.errors import UserError
+
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("DO_NOT_TRACK", "1")
+
+STAGES = ("shard", "surrogate", "train", "sample", "surrogate-sample", "evaluate", "likelihood", "report")
+
+app = typer.Typer(
+    help="Reproducible training of image diffusion models.\n\n"
+    "params.yaml says what to run, `dvc repro` runs whatever is out of date. Start with `iddpm preset`.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def project_root() -> Path:
+    """The nearest folder upwards that holds dvc.yaml. UserError outside a project."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").exists():
+            return folder
+    raise UserError(f"{here}: no dvc.yaml here or above; run iddpm in the project's folder")
+
+
+@app.command()
+def check() -> None:
+    """Check params.yaml: unknown keys, types, ranges and contradictions, each named by its path."""
+    from iddpm.checks import load_params
+
+    params = load_params(project_root() / "params.yaml")
+    groups = {name: len(getattr(params, name)) for name in type(params).model_fields if name != "compute"}
+    print("params.yaml is sound: " + ", ".join(f"{count} {name}" for name, count in groups.items()))
+
+
+@app.command()
+def preset(
+    name: Annotated[str | None, typer.Argument(help="Preset to make params.yaml from; none lists them.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a params.yaml that was edited.")] = False,
+) -> None:
+    """List the presets, or make one of them params.yaml."""
+    from iddpm import presets
+
+    root = project_root()
+    if name is None:
+        for line in presets.listing(root):
+            print(line)
+    else:
+        presets.choose(root, name, force=force)
+        print(f"params.yaml is now presets/{name}.yaml; `dvc repro` runs it")
+
+
+@app.command("set")
+def set_(
+    assignments: Annotated[list[str], typer.Argument(metavar="KEY=VALUE...", help="e.g. samplings.ddim-25.steps=50")],
+) -> None:
+    """Change parameters in params.yaml, keeping its comments; nothing is written when the result is not sound."""
+    from iddpm import presets
+
+    presets.assign(project_root(), assignments)
+
+
+@app.command()
+def stage(
+    kind: Annotated[str, typer.Argument(help=", ".join(STAGES))],
+    name: Annotated[str, typer.Argument(help="The entry of params.yaml it runs for; none for report.")] = "",
+) -> None:
+    """Run one stage on what lies there now. `dvc repro` calls this; by hand it bypasses the cache."""
+    if kind not in STAGES:
+        raise UserError(f"stage {kind!r}: there is no such stage ({', '.join(STAGES)})")
+    if bool(name) == (kind == "report"):
+        raise UserError(f"stage {kind}: " + ("takes no name" if name else "needs the name of an entry of params.yaml"))
+    from iddpm.stages.run import run_stage
+
+    run_stage(kind, name, project_root())
+
+
+@app.command()
+def track() -> None:
+    """Deliver to MLflow what could not be delivered while its server was away."""
+    from iddpm.tracking import deliver_pending, tracking_uri
+
+    root = project_root()
+    delivered = deliver_pending(root / "work", root)
+    print(f"{len(delivered)} runs delivered to {tracking_uri(root)}")
+
+
+@app.command()
+def register(
+    model: Annotated[str, typer.Argument(help="A key of models whose training has finished.")],
+    name: Annotated[str | None, typer.Option(help="Name in the registry; the model's key by default.")] = None,
+    alias: Annotated[str, typer.Option(help="Alias to set.")] = "champion",
+    evaluation: Annotated[
+        str | None, typer.Option(help="A key of evaluations whose scores and protocol go with the model.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Move the alias only if this score of the evaluation is better.")
+    ] = None,
+) -> None:
+    """Publish a finished model in the MLflow registry: safetensors and code, no pickle."""
+    from iddpm.stages.publish import register_model
+
+    version = register_model(project_root(), model, name or model, alias, evaluation, metric)
+    print(f"registered models:/{version.name}@{alias} (version {version.version})")
+
+
+@app.command()
+def draw(
+    model: Annotated[str, typer.Argument(help="A folder such as runs/models/digits, or models:/NAME@ALIAS.")],
+    out: Annotated[Path, typer.Argument(help="Picture to write (.png), or samples in the field's format (.npz).")],
+    count: Annotated[int, typer.Option(min=1, help="Number of images.")] = 100,
+    steps: Annotated[str, typer.Option(help="Reverse steps: 100, '10,8,6' or 'ddim50'.")] = "100",
+    sampler: Annotated[str, typer.Option(help="ancestral or ddim.")] = "ancestral",
+    seed: Annotated[int, typer.Option(min=0, help="Of all noise.")] = 0,
+    label: Annotated[int | None, typer.Option(help="One class for all images; else they go round.")] = None,
+) -> None:
+    """Draw images from a model folder or from the MLflow registry."""
+    from iddpm.stages.publish import draw_to_file
+
+    draw_to_file(project_root(), model, out, count, steps, sampler, seed, label)
+    print(f"{count} images in {out}")
+
+
+def main() -> None:
+    """Entry point: a user's mistake is one line per problem and exit code 1; an interruption 128 + signal."""
+    try:
+        app()
+    except UserError as error:
+        print(f"iddpm: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+if __name__ == "__main__":
+    main()

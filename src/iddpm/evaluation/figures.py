@@ -1,0 +1,96 @@
+"""Figures, each as PNG and SVG; bytes depend on the data and the matplotlib version alone."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt  # noqa: E402
+from matplotlib.axes import Axes  # noqa: E402
+from matplotlib.figure import Figure  # noqa: E402
+
+Point = tuple[float, float, str]
+STYLE = {
+    "figure.figsize": (6.4, 4.0),
+    "figure.dpi": 120,
+    "axes.grid": True,
+    "grid.alpha": 0.3,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "iddpm",
+}
+
+
+def image_grid(images: npt.NDArray[np.uint8], path: Path, columns: int = 10, smallest: int = 40) -> None:
+    """Tile uint8 images [N, H, W, C] row by row, enlarged by whole factors to at least `smallest` pixels."""
+    factor = max(1, -(-smallest // images.shape[1]))
+    large = images.repeat(factor, axis=1).repeat(factor, axis=2)
+    count, height, width, channels = large.shape
+    rows = -(-count // columns)
+    canvas = np.full((rows * (height + 2) + 2, columns * (width + 2) + 2, channels), 255, dtype=np.uint8)
+    for number, image in enumerate(large):
+        top, left = 2 + number // columns * (height + 2), 2 + number % columns * (width + 2)
+        canvas[top : top + height, left : left + width] = image
+    Image.fromarray(canvas[..., 0] if channels == 1 else canvas).save(path, optimize=True)
+
+
+def training_curves(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path) -> None:
+    """Metrics over steps, one axis each, from the rows of a metrics log."""
+    present = [name for name in names if name in rows[-1]]
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1, len(present), figsize=(4.2 * len(present), 3.2), squeeze=False)
+        for axis, name in zip(axes[0], present, strict=True):
+            axis.plot([row["step"] for row in rows if name in row], [row[name] for row in rows if name in row])
+            axis.set(xlabel="step", title=name.replace("_", " "))
+            if min(row[name] for row in rows if name in row) > 0:
+                axis.set_yscale("log")
+        _save(figure, path)
+
+
+def bound_terms_figure(vb: npt.NDArray[np.float64], path: Path) -> None:
+    """Terms of the variational bound in bits/dim against the timestep, both axes logarithmic (paper, figure 2)."""
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots()
+        axis.loglog(np.arange(1, len(vb) + 1), np.maximum(vb, 1e-12))
+        axis.set(xlabel="noising step t + 1", ylabel="term of the bound (bits/dim)")
+        _save(figure, path)
+
+
+def scatter_lines(
+    series: Mapping[str, Sequence[Point]],
+    path: Path,
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str,
+    levels: Mapping[str, float] | None = None,
+) -> None:
+    """Each series as labelled points (x, y, label) joined in the order of x, on log axes; levels as dashed lines."""
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots()
+        for name, points in series.items():
+            ordered = sorted(points)
+            axis.plot([x for x, _, _ in ordered], [y for _, y, _ in ordered], marker="o", label=name)
+            _annotate(axis, ordered)
+        for name, level in (levels or {}).items():
+            axis.axhline(level, linestyle="--", linewidth=1, color="grey", label=name)
+        axis.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel, title=title)
+        axis.legend(frameon=False)
+        _save(figure, path)
+
+
+def _annotate(axis: Axes, points: Sequence[Point]) -> None:
+    for x, y, label in points:
+        axis.annotate(label, (x, y), textcoords="offset points", xytext=(5, 5), fontsize=8)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    figure.tight_layout()
+    figure.savefig(path.with_suffix(".png"), metadata={"Software": None})
+    figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
+    plt.close(figure)

@@ -1,0 +1,79 @@
+"""presets/*.yaml and edits of params.yaml. Nothing is written that does not pass the checks."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from iddpm.checks import load_params
+from iddpm.errors import UserError
+
+
+def listing(root: Path) -> list[str]:
+    """One line per preset: its name and its first comment; a star marks the one that params.yaml equals."""
+    current = (root / "params.yaml").read_bytes() if (root / "params.yaml").exists() else b""
+    lines = []
+    for path in sorted((root / "presets").glob("*.yaml")):
+        first = path.read_text().splitlines()[0].lstrip("# ")
+        lines.append(f"{'*' if path.read_bytes() == current else ' '} {path.stem:<16} {first}")
+    return lines
+
+
+def choose(root: Path, name: str, *, force: bool = False) -> None:
+    """Make a preset params.yaml. UserError when it is unknown, not sound, or would overwrite the user's edits."""
+    path = root / "presets" / f"{name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(p.stem for p in (root / "presets").glob("*.yaml")))
+        raise UserError(f"preset {name!r}: there is none of that name ({known})")
+    load_params(path)
+    if not force and _has_edits(root):
+        raise UserError("params.yaml: has changes that are in no preset and in no commit; commit them, or use --force")
+    _write(root / "params.yaml", path.read_bytes())
+
+
+def assign(root: Path, assignments: list[str]) -> None:
+    """Set dotted keys to YAML values in params.yaml, keeping comments and order."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 1000
+    target = root / "params.yaml"
+    data = yaml.load(target)
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator:
+            raise UserError(f"{assignment!r}: write KEY=VALUE, such as samplings.ddim-25.steps=50")
+        *parents, last = key.split(".")
+        section: Any = data
+        for parent in parents:
+            if not isinstance(section, dict) or parent not in section:
+                raise UserError(f"params.yaml: {key}: there is no section {parent!r}")
+            section = section[parent]
+        if not isinstance(section, dict):
+            raise UserError(f"params.yaml: {key}: {parents[-1]} is a value, not a section")
+        section[last] = YAML(typ="safe").load(text)
+    candidate = target.with_name(".params.yaml.new")
+    try:
+        with open(candidate, "w") as stream:
+            yaml.dump(data, stream)
+        load_params(candidate)
+        _write(target, candidate.read_bytes())
+    except UserError as error:
+        raise UserError(str(error).replace(str(candidate), "params.yaml")) from None
+    finally:
+        candidate.unlink(missing_ok=True)
+
+
+def _has_edits(root: Path) -> bool:
+    """Whether params.yaml holds work that would be lost: equal to no preset and not committed."""
+    target = root / "params.yaml"
+    if not target.exists() or any(p.read_bytes() == target.read_bytes() for p in (root / "presets").glob("*.yaml")):
+        return False
+    status = subprocess.run(["git", "status", "--porcelain", "params.yaml"], cwd=root, capture_output=True, text=True)
+    return status.returncode != 0 or bool(status.stdout.strip())
+
+
+def _write(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_bytes(content)
+    temporary.replace(path)

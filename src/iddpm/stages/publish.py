@@ -1,0 +1,84 @@
+"""Finished models beyond the pipeline: into the MLflow registry, and from there or from a folder into pictures."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from iddpm.checks import load_params
+from iddpm.errors import UserError
+from iddpm.evaluation.figures import image_grid
+from iddpm.stages.context import fingerprint, git_commit
+from iddpm.stages.draw import Images, draw_images
+from iddpm.tracking import load, register
+from iddpm.training import open_checkpoint
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import ModelVersion
+
+
+def register_model(
+    root: Path, model: str, name: str, alias: str, evaluation: str | None, metric: str | None
+) -> "ModelVersion":
+    """Register runs/models/MODEL with the scores and protocol of an evaluation, and its lineage."""
+    folder = root / "runs" / "models" / model
+    open_checkpoint(folder)  # a damaged model must not be published
+    scores, protocol = _scores(root, model, evaluation)
+    lineage = {
+        "git_commit": git_commit(root),
+        "dvc_lock_sha256": fingerprint(root / "dvc.lock") if (root / "dvc.lock").exists() else "",
+        "model_manifest_sha256": fingerprint(folder),
+    }
+    return register(folder, name, alias, scores, protocol, lineage, root, metric)
+
+
+def _scores(root: Path, model: str, evaluation: str | None) -> tuple[dict[str, float], dict[str, Any]]:
+    """Scores and the part of the protocol that two models must share to be compared."""
+    if evaluation is None:
+        return {}, {}
+    params = load_params(root / "params.yaml")
+    if evaluation not in params.evaluations:
+        raise UserError(f"--evaluation {evaluation}: not in evaluations ({', '.join(params.evaluations)})")
+    samples = params.evaluations[evaluation].samples
+    sampling = params.samplings.get(samples) or params.surrogate_samplings[samples]
+    if sampling.model != model:
+        raise UserError(f"--evaluation {evaluation}: scores model {sampling.model}, not {model}")
+    path = root / "runs" / "metrics" / f"{evaluation}.json"
+    if not path.exists():
+        raise UserError(f"{path.relative_to(root)}: missing; `dvc repro evaluate@{evaluation}` makes it first")
+    metrics = json.loads(path.read_text())
+    protocol = metrics.pop("protocol")
+    made_by = protocol["samples"]["params"]
+    shared = {key: value for key, value in protocol.items() if key not in ("samples", "record")}
+    shared["sampling"] = {key: value for key, value in made_by.items() if key not in ("model", "surrogate")}
+    return metrics, shared
+
+
+def draw_to_file(
+    root: Path, model: str, out: Path, count: int, steps: str, sampler: str, seed: int, label: int | None
+) -> None:
+    """Draw from a model folder, or from the registry when `model` is models:/NAME@ALIAS."""
+    if out.suffix not in (".png", ".npz"):
+        raise UserError(f"{out}: name a .png picture or an .npz file of samples")
+    if sampler not in ("ancestral", "ddim"):
+        raise UserError(f"--sampler {sampler}: choose ancestral or ddim")
+    labels = None if label is None else np.full(count, label, dtype=np.int64)
+    images = _draw(root, model, labels, count, sampler, steps, seed)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".npz":
+        np.savez(out, arr_0=images)
+    else:
+        image_grid(images, out)
+
+
+def _draw(
+    root: Path, model: str, labels: Any, count: int, sampler: str, steps: str, seed: int
+) -> Images:
+    if not model.startswith("models:/"):
+        return draw_images(Path(model), labels, count, sampler, steps, seed)
+    import pandas as pd
+
+    rows = pd.DataFrame({"label": np.full(count, -1, dtype=np.int64) if labels is None else labels})
+    images: Images = load(model, root).predict(rows, params={"steps": steps, "sampler": sampler, "seed": seed})
+    return images

@@ -1,0 +1,31 @@
+"""From a stage's name to its module."""
+
+import sys
+from pathlib import Path
+
+from iddpm.stages.context import Stage, StageInterrupted, say
+
+
+def run_stage(kind: str, name: str, root: Path) -> None:
+    """Run one stage; exits with 128 + signal when it was interrupted."""
+    stage = Stage(kind, name, root)
+    try:
+        _dispatch(stage)
+    except StageInterrupted as interruption:
+        say(f"{stage.address}: stopped; the same command goes on from the last checkpoint")
+        sys.exit(128 + interruption.signum)
+
+
+def _dispatch(stage: Stage) -> None:
+    from iddpm.stages import evaluate, likelihood, report, sample, shard, train
+
+    {
+        "shard": shard.run,
+        "surrogate": train.run_surrogate,
+        "train": train.run,
+        "sample": sample.run,
+        "surrogate-sample": sample.run,
+        "evaluate": evaluate.run,
+        "likelihood": likelihood.run,
+        "report": report.run,
+    }[stage.kind](stage)

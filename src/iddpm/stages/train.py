@@ -1,0 +1,65 @@
+"""train and surrogate: shards -> a finished model in runs/models/NAME or runs/surrogates/NAME."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from iddpm.evaluation.figures import training_curves
+from iddpm.params import Compute, Model, Surrogate
+from iddpm.stages.context import Stage, StageInterrupted, running, say
+from iddpm.stages.progress import TrainingProgress
+from iddpm.training import WorkFolder, train
+from iddpm.training.launcher import launch_diffusion_training
+
+Launch = Callable[[Path, WorkFolder, Compute], bool]
+
+
+def run(stage: Stage) -> None:
+    """Train a diffusion model."""
+    model: Model = stage.entry
+
+    def launch(shards: Path, work: WorkFolder, compute: Compute) -> bool:
+        where = f"{compute.workers} Ray workers" if compute.workers else "this process"
+        say(f"{stage.address}: {model.training.steps} steps of {model.training.batch_size} images in {where}")
+        return launch_diffusion_training(model, shards, work, compute)
+
+    _train(stage, launch, f"runs/models/{stage.name}", model.dataset, model.training.steps, ("loss", "mse", "vb"))
+
+
+def run_surrogate(stage: Stage) -> None:
+    """Train an SNGAN in this process."""
+    surrogate: Surrogate = stage.entry
+
+    def launch(shards: Path, work: WorkFolder, compute: Compute) -> bool:
+        from iddpm.training.gan import GanTraining
+
+        return train(
+            GanTraining(surrogate, shards, compute.device),
+            work,
+            steps=surrogate.steps,
+            log_every=surrogate.log_every,
+            checkpoint_every=surrogate.checkpoint_every,
+        )
+
+    losses = ("discriminator_loss", "generator_loss")
+    _train(stage, launch, f"runs/surrogates/{stage.name}", surrogate.dataset, surrogate.steps, losses)
+
+
+def _train(stage: Stage, launch: Launch, output: str, dataset: str, steps: int, curves: tuple[str, ...]) -> None:
+    """Resume or start, show progress, publish the finished model with its curves."""
+    shards = stage.input(f"data/shards/{dataset}")
+    with running(stage):
+        work = WorkFolder(stage.work)
+        stage.stop_with(work.stop_request)
+        with TrainingProgress(stage.address, work, steps, curves[0]):
+            finished = launch(shards, work, stage.params.compute)
+        if not finished:
+            raise StageInterrupted(stage.last_signal)
+        rows = work.metrics.rows()
+        stage.scores = {f"final_{name}": rows[-1][name] for name in curves if name in rows[-1]}
+        with stage.output_folder(output) as folder:
+            shutil.copytree(work.finished, folder, dirs_exist_ok=True)
+            work.metrics.export_csv(folder / "metrics.csv")
+            training_curves(rows, curves, folder / "curves")
+        stage.artifacts = [(f"{output}/{name}", "") for name in ("checkpoint.json", "manifest.json", "curves.png")]
+        work.clear()

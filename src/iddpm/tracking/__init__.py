@@ -1,0 +1,21 @@
+"""MLflow beside the pipeline: stages write run directories, deliveries bring them there when they can.
+
+Nothing here is needed for a result, and nothing MLflow does can change one.
+"""
+
+from iddpm.tracking.connection import tracking_uri
+from iddpm.tracking.courier import Courier
+from iddpm.tracking.delivery import deliver, deliver_pending
+from iddpm.tracking.record import Pipeline, RunRecord
+from iddpm.tracking.registry import load, register
+
+__all__ = [
+    "Courier",
+    "Pipeline",
+    "RunRecord",
+    "deliver",
+    "deliver_pending",
+    "load",
+    "register",
+    "tracking_uri",
+]

@@ -1,0 +1,41 @@
+"""The model as MLflow serves it, which runs this file: one row of the input is one image."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped,unused-ignore]
+from mlflow.exceptions import MlflowException
+from mlflow.models import set_model
+from mlflow.pyfunc.model import PythonModel
+
+from iddpm.errors import UserError
+
+UNCHOSEN = -1  # the label of a row that leaves the class to the model
+
+
+class DiffusionModel(PythonModel):
+    """Draws images: uint8 [N, H, W, C] for a table of N rows with the column `label` (-1: any class)."""
+
+    def load_context(self, context: Any) -> None:
+        self._model_dir = Path(context.artifacts["model"])
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
+        from iddpm.stages.draw import draw_images
+
+        labels = model_input["label"].to_numpy(np.int64)
+        asked = params or {}
+        try:
+            return draw_images(
+                self._model_dir,
+                None if (labels == UNCHOSEN).all() else labels,
+                count=len(model_input),
+                sampler=asked["sampler"],
+                steps=asked["steps"],
+                seed=asked["seed"],
+            )
+        except UserError as error:  # answered with status 400 instead of 500
+            raise MlflowException.invalid_parameter_value(str(error)) from error
+
+
+set_model(DiffusionModel())

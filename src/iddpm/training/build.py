@@ -1,0 +1,58 @@
+"""From parameters and a dataset card to a network and a process."""
+
+import torch
+
+from iddpm.data import Card
+from iddpm.diffusion import GaussianDiffusion, cosine_betas, linear_betas
+from iddpm.errors import UserError
+from iddpm.nets import Discriminator, Generator, UNet
+from iddpm.params import Conditioning, Device, Diffusion, Model, Schedule, Surrogate
+
+
+def build_process(diffusion: Diffusion) -> GaussianDiffusion:
+    """The full, unrespaced process. ValueError when its betas leave (0, 1)."""
+    if diffusion.schedule is Schedule.COSINE:
+        betas = cosine_betas(diffusion.timesteps)
+    else:
+        betas = linear_betas(diffusion.timesteps, diffusion.beta_start, diffusion.beta_end)
+    return GaussianDiffusion(
+        betas, mean=diffusion.mean, variance=diffusion.variance, rescale_timesteps=diffusion.rescale_timesteps
+    )
+
+
+def build_network(model: Model, card: Card) -> UNet:
+    """The U-Net, its initial weights a function of the training seed alone."""
+    network = model.network
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(model.training.seed)
+        return UNet(
+            image_size=card.size,
+            in_channels=card.channels,
+            out_channels=card.channels * (2 if model.diffusion.variance.learned else 1),
+            width=network.width,
+            channel_mult=network.channel_mult,
+            blocks=network.blocks,
+            attention_sizes=network.attention_sizes,
+            heads=network.heads,
+            scale_shift=network.scale_shift,
+            dropout=network.dropout,
+            classes=card.classes if network.conditioning is Conditioning.CLASS else 0,
+        )
+
+
+def build_gan(surrogate: Surrogate, card: Card) -> tuple[Generator, Discriminator]:
+    """Generator and discriminator, their initial weights a function of the seed alone."""
+    classes = card.classes if surrogate.conditioning is Conditioning.CLASS else 0
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(surrogate.seed)
+        generator = Generator(card.size, card.channels, surrogate.generator_width, surrogate.z_dim, classes)
+        return generator, Discriminator(card.size, card.channels, surrogate.discriminator_width, classes)
+
+
+def resolve_device(device: Device) -> torch.device:
+    """The device to use; UserError when CUDA is asked for and absent."""
+    if device is Device.CUDA and not torch.cuda.is_available():
+        raise UserError("compute.device: cuda, but torch sees no GPU here; set it to auto or cpu")
+    if device is Device.CPU or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", torch.cuda.current_device())
