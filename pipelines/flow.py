@@ -6,7 +6,6 @@ prefect.yaml runs it from the Prefect UI. Both work on the repository whose root
 
 import argparse
 import csv
-import json
 import signal
 import sys
 import time
@@ -25,6 +24,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.concurrency.sync import concurrency
 from prefect.futures import PrefectConcurrentFuture
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
@@ -49,6 +49,7 @@ Results = dict[str, Result]  # of the stages that were reached, in the order the
 @flow(name="pipeline")
 def pipeline(
     preset: str | None = None,
+    force: bool = False,
     overrides: Mapping[str, Any] = {},
     targets: Sequence[str] = [],
     gpus: Annotated[int, Field(ge=0)] = 0,
@@ -59,6 +60,7 @@ def pipeline(
 
     Args:
         preset: Name of a file in presets/ that replaces params.yaml first. Empty: keep params.yaml as it is.
+        force: Let the preset replace a params.yaml whose changes are in no commit.
         overrides: Values to write into params.yaml by their dotted key, for example
             {"models.digits.training.learning_rate": 0.0005}.
         targets: Stages (train@digits) or whole groups (train) to bring up to date, with all they depend on.
@@ -70,7 +72,7 @@ def pipeline(
     """
     try:
         shares = gpu_shares(gpus)
-        prepare_parameters(preset, overrides)
+        prepare_parameters(preset, force, overrides)
         graph = stage_graph(targets)
     except Refused as refusal:
         return Failed(message=str(refusal))
@@ -84,11 +86,7 @@ def pipeline(
     finally:
         stages.stop()
     publish(graph, results)
-    return (
-        Cancelled(message="Cancelled by the user.")
-        if cancelled
-        else summary(graph, results, stages.last_lines)
-    )
+    return Cancelled(message="Cancelled by the user.") if cancelled else summary(graph, results, stages.last_lines)
 
 
 def run_graph(
@@ -161,6 +159,9 @@ def run_stage(stage: str, stages: Stages, env: Mapping[str, str], on_gpu: bool) 
 @contextmanager
 def gpu_slot(stages: Stages) -> Iterator[None]:
     """Hold a slot that other flow runs respect too. Waiting for one ends when the flow does."""
+    if PREFECT_API_URL.value() is None:  # a temporary server: nobody would take back the slot of a killed flow
+        yield
+        return
     with ExitStack() as held:
         while not stages.stopping:
             slot = concurrency(
@@ -221,9 +222,7 @@ def summary(graph: Graph, results: Results, last_lines: Mapping[str, Iterable[st
         get_run_logger().error("\n    ".join([f"{stage} failed:", *last_lines.get(stage, ())]))
     if not failed:
         return Completed(message=counts)
-    return Failed(
-        message="; ".join(f"{stage} failed: {why}" for stage, why in failed.items()) + f" ({counts})"
-    )
+    return Failed(message="; ".join(f"{stage} failed: {why}" for stage, why in failed.items()) + f" ({counts})")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -231,41 +230,33 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about = {name: field["description"] for name, field in pipeline.parameters.properties.items()}
     parser = argparse.ArgumentParser(prog="python -m pipelines.flow")
     parser.add_argument("--preset", help=about["preset"])
+    parser.add_argument("--force", action="store_true", help=about["force"])
     parser.add_argument(
         "--set",
         dest="overrides",
-        type=override,
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help=about["overrides"],
+        help="A value to write into params.yaml by its dotted key; may be repeated.",
     )
-    parser.add_argument("--target", dest="targets", action="append", default=[], help=about["targets"])
+    parser.add_argument("--target", dest="targets", action="append", default=[], metavar="STAGE", help=about["targets"])
     parser.add_argument("--gpus", type=int, default=0, help=about["gpus"])
     parser.add_argument("--max-workers", type=int, default=2, help=about["max_workers"])
     options = vars(parser.parse_args(arguments))
+    if wrong := [text for text in options["overrides"] if "=" not in text]:
+        parser.error(f"--set {wrong[0]}: write KEY=VALUE")
+    options["overrides"] = dict(text.split("=", 1) for text in options["overrides"])
     # A temporary server must outlive Ctrl-C, to record it, and end with us.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     with get_client(sync_client=True) as client:
         client.hello()
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
-        state = pipeline(**options | {"overrides": dict(options["overrides"])}, return_state=True)
+        state = pipeline(**options, return_state=True)
     except KeyboardInterrupt:
-        return 130
+        return 128 + signal.SIGINT
     return 0 if state.is_completed() else 1
-
-
-def override(text: str) -> tuple[str, Any]:
-    """KEY=VALUE, where a VALUE that is not JSON is text."""
-    key, equals, value = text.partition("=")
-    if not (key and equals):
-        raise argparse.ArgumentTypeError(f"{text}: expected KEY=VALUE")
-    try:
-        return key, json.loads(value)
-    except ValueError:
-        return key, value
 
 
 if __name__ == "__main__":

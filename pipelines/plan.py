@@ -11,23 +11,23 @@ from typing import Any
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
-Graph = dict[str, set[str]]  # stage -> the stages it depends on
+Graph = dict[str, list[str]]  # stage -> the stages it depends on
 
 
 class Refused(Exception):
     """The run cannot start; the message is one line for the user."""
 
 
-def prepare_parameters(preset: str | None, overrides: Mapping[str, Any]) -> None:
+def prepare_parameters(preset: str | None, force: bool, overrides: Mapping[str, Any]) -> None:
     """Write and check params.yaml with the project's own commands."""
-    commands = [["preset", preset]] if preset else []
+    commands = [["preset", preset, *(["--force"] if force else [])]] if preset else []
     if overrides:
-        commands.append(["set", *(f"{key}={json.dumps(value)}" for key, value in overrides.items())])
+        values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in overrides.items()}
+        commands.append(["set", *(f"{key}={value}" for key, value in values.items())])
     for command in [*commands, ["check"]]:
         done = subprocess.run([sys.executable, "-m", "iddpm.cli", *command], capture_output=True, text=True)
         if done.returncode:
-            lines = (done.stdout + done.stderr).strip().splitlines()
-            raise Refused(lines[-1] if lines else f"iddpm {command[0]} exited with {done.returncode}")
+            raise Refused(done.stderr.strip() or f"iddpm {command[0]} exited with {done.returncode}")
 
 
 def stage_graph(targets: Sequence[str]) -> Graph:
@@ -35,20 +35,20 @@ def stage_graph(targets: Sequence[str]) -> Graph:
     try:
         with Repo(".") as repo:
             edges = repo.index.graph
-            graph = {stage.addressing: {up.addressing for up in edges[stage]} for stage in edges}
+            graph = {stage.addressing: sorted(up.addressing for up in edges[stage]) for stage in edges}
     except DvcException as error:
         raise Refused(" ".join(str(error).split())) from error
-    wanted = [] if targets else list(graph)
+    wanted = set() if targets else set(graph)
     for target in targets:
-        if not (found := [stage for stage in graph if target in (stage, stage.split("@")[0])]):
+        if not (found := {stage for stage in graph if target in (stage, stage.split("@")[0])}):
             raise Refused(f"targets: there is no stage {target!r}; there are {', '.join(sorted(graph))}")
-        wanted += found
-    kept: Graph = {}
+        wanted |= found
+    kept: set[str] = set()
     while wanted:
-        stage = wanted.pop()
-        kept[stage] = graph[stage]
-        wanted += graph[stage] - kept.keys()
-    return {stage: kept[stage] for stage in TopologicalSorter(kept).static_order()}
+        kept.add(stage := wanted.pop())
+        wanted |= set(graph[stage]) - kept
+    order = TopologicalSorter({stage: graph[stage] for stage in sorted(kept)})
+    return {stage: graph[stage] for stage in order.static_order()}
 
 
 def gpu_shares(gpus: int) -> list[dict[str, str]]:

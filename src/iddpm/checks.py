@@ -34,7 +34,9 @@ def contradictions(params: Params) -> Iterator[str]:
         path = f"evaluations.{name}"
         yield from _reference(f"{path}.samples", evaluation.samples, params, "samplings", "surrogate_samplings")
         yield from _reference(f"{path}.dataset", evaluation.dataset, params, "datasets")
-        yield from _check_evaluation(path, evaluation.samples, evaluation.neighbours, evaluation.kid_subset_size, params)
+        yield from _check_evaluation(
+            path, evaluation.samples, evaluation.neighbours, evaluation.kid_subset_size, params
+        )
     for name, likelihood in params.likelihoods.items():
         yield from _check_likelihood(f"likelihoods.{name}", likelihood, params)
 
@@ -57,9 +59,9 @@ def _check_model(path: str, model: Model, params: Params) -> Iterator[str]:
     if diffusion.beta_start is not None and diffusion.schedule != "linear":
         yield f"{path}.diffusion.beta_start: a {diffusion.schedule} schedule has no endpoints"
     if training.objective is Objective.HYBRID and not diffusion.variance.learned:
-        yield f"{path}.training.objective: hybrid trains a learned variance, and diffusion.variance is {diffusion.variance}"
+        yield f"{path}.training.objective: hybrid trains a learned variance, diffusion.variance is {diffusion.variance}"
     if training.objective is Objective.SIMPLE and diffusion.variance.learned:
-        yield f"{path}.training.objective: simple leaves diffusion.variance {diffusion.variance} untrained; use hybrid or vlb"
+        yield f"{path}.training.objective: simple leaves variance {diffusion.variance} untrained; use hybrid or vlb"
     share = max(1, params.compute.workers) * training.microbatches
     if training.batch_size % share:
         yield (
@@ -68,7 +70,8 @@ def _check_model(path: str, model: Model, params: Params) -> Iterator[str]:
         )
     for level, multiplier in enumerate(network.channel_mult):
         if (network.width * multiplier) % network.heads:
-            yield f"{path}.network.heads: {network.heads} do not divide {network.width * multiplier} channels of level {level}"
+            channels = network.width * multiplier
+            yield f"{path}.network.heads: {network.heads} do not divide the {channels} channels of level {level}"
     if model.dataset in params.datasets:
         yield from _check_model_on_data(path, model, params)
 
@@ -136,8 +139,8 @@ def _check_start(
             yield f"{path}.surrogate: was trained on dataset {surrogate.dataset}, the model on {model.dataset}"
         if surrogate.conditioning is not model.network.conditioning:
             yield (
-                f"{path}.surrogate: conditioning is {surrogate.conditioning}, the model's {model.network.conditioning}; "
-                "labels would not match"
+                f"{path}.surrogate: conditioning is {surrogate.conditioning}, the model's is "
+                f"{model.network.conditioning}: labels would not match"
             )
     if process is None or sampling.t_mid == 0:
         return

@@ -86,6 +86,15 @@ def stage(
 
 
 @app.command()
+def prune() -> None:
+    """Remove outputs of entries that params.yaml no longer has, so that nothing depends on them; DVC caches them."""
+    from iddpm.stages.prune import prune as prune_outputs
+
+    for path in prune_outputs(project_root()):
+        print(f"removed {path} (in DVC's cache)")
+
+
+@app.command()
 def track() -> None:
     """Deliver to MLflow what could not be delivered while its server was away."""
     from iddpm.tracking import deliver_pending, tracking_uri
@@ -111,7 +120,7 @@ def register(
     from iddpm.stages.publish import register_model
 
     version = register_model(project_root(), model, name or model, alias, evaluation, metric)
-    print(f"registered models:/{version.name}@{alias} (version {version.version})")
+    print(f"registered models:/{name or model}@{alias} (version {version})")
 
 
 @app.command()

@@ -231,7 +231,7 @@ class Likelihood(Section):
 class Params(Section):
     """params.yaml: every group is a dictionary, every entry one chain of stages."""
 
-    compute: Compute = Field(default_factory=Compute)
+    compute: Compute = Compute()
     datasets: dict[Name, Dataset] = Field(default_factory=dict)
     surrogates: dict[Name, Surrogate] = Field(default_factory=dict)
     models: dict[Name, Model] = Field(default_factory=dict)

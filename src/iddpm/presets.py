@@ -51,7 +51,7 @@ def assign(root: Path, assignments: list[str]) -> None:
             section = section[parent]
         if not isinstance(section, dict):
             raise UserError(f"params.yaml: {key}: {parents[-1]} is a value, not a section")
-        section[last] = YAML(typ="safe").load(text)
+        section[last] = YAML().load(text)
     candidate = target.with_name(".params.yaml.new")
     try:
         with open(candidate, "w") as stream:

@@ -48,9 +48,10 @@ class PositionalRandom:
         """Uniform uint32 values as int64, shape [N, count], for int64 positions of shape [N]."""
         blocks = torch.arange((count + 3) // 4, device=positions.device)
         where = positions.to(torch.int64)[:, None]
-        counter = torch.broadcast_tensors(
-            blocks[None, :], torch.full_like(where, draw), where & MASK32, (where >> 32) & MASK32
-        )
+        counter = [
+            part.expand(len(positions), len(blocks))
+            for part in (blocks[None, :], torch.full_like(where, draw), where & MASK32, (where >> 32) & MASK32)
+        ]
         return torch.stack(philox4x32(counter, self._key), dim=-1).flatten(1)[:, :count]
 
     def uniform(self, positions: Tensor, draw: int = 0) -> Tensor:

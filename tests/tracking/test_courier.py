@@ -32,9 +32,7 @@ def test_a_dead_server_costs_one_line_and_nothing_is_lost(
     (line,) = capfd.readouterr().err.splitlines()
     address = dead_server.replace("user:secret@", "")
     assert line.startswith(f"tracking: {address} does not answer ([Errno 111] Connection refused); ")
-    assert line.endswith(
-        "the run goes on, its log is kept in work/train/abc and delivered later: iddpm track"
-    )
+    assert line.endswith("the run goes on, its log is kept in work/train/abc and delivered later: iddpm track")
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert deliver_pending(root / "work", root) == [running.key]
@@ -83,9 +81,7 @@ def test_an_exception_of_the_stage_passes_and_its_end_is_delivered(root: Path) -
     assert stage_run(root).info.status == "FAILED"
 
 
-def test_a_damaged_project_changes_nothing_for_the_stage(
-    root: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_damaged_project_changes_nothing_for_the_stage(root: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run_dir = root / "work/train/abc"
     record().write(run_dir)
     (root / "mlflow.db").write_bytes(b"this is no database" * 1000)

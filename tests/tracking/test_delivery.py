@@ -189,9 +189,7 @@ def test_a_damaged_record_is_named_and_keeps_no_other_from_arriving(root: Path) 
     assert stage_run(root).info.status == "FINISHED"
 
 
-def test_the_users_server_is_used_instead_of_the_embedded_one(
-    new_root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_users_server_is_used_instead_of_the_embedded_one(new_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = new_root
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{root}/elsewhere.db")
     record().ended("FINISHED").write(root / "work/train/abc")

@@ -160,7 +160,7 @@ def test_the_served_model_asks_for_the_images_of_each_row(
     with pytest.raises(MlflowException, match="choose ancestral or ddim") as refusal:
         model.predict(pd.DataFrame({"label": [1]}), params={"sampler": "euler"})
     assert refusal.value.get_http_status_code() == 400
-    with pytest.raises(MlflowException, match="missing inputs.*label"):
+    with pytest.raises(MlflowException, match=r"missing inputs.*label"):
         model.predict(pd.DataFrame(index=range(3)))
 
 

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Callable
 from enum import StrEnum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -44,7 +45,7 @@ class ReverseStep(NamedTuple):
     x_start: Tensor
 
 
-def expand_table(table: FloatTable, t: Tensor, like: Tensor) -> Tensor:
+def expand_table(table: npt.NDArray[np.floating[Any]], t: Tensor, like: Tensor) -> Tensor:
     """Table entries at t [N], gathered in float64, then float32 and shaped to broadcast over `like`."""
     values = torch.from_numpy(table).to(t.device)[t].to(torch.float32)
     return values.reshape(-1, *[1] * (like.ndim - 1))
@@ -112,7 +113,10 @@ class GaussianDiffusion:
 
     def q_posterior(self, x_start: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean [N, C, H, W] and clipped log variance [N, 1, 1, 1] of q(x_{t-1} | x_t, x_start), eq. 10-12."""
-        mean = expand_table(self.posterior_mean_coef1, t, x_t) * x_start + expand_table(self.posterior_mean_coef2, t, x_t) * x_t
+        mean = (
+            expand_table(self.posterior_mean_coef1, t, x_t) * x_start
+            + expand_table(self.posterior_mean_coef2, t, x_t) * x_t
+        )
         return mean, expand_table(self.posterior_log_variance_clipped, t, x_t)
 
     def x_start_from_eps(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:

@@ -57,7 +57,8 @@ def ddim_reverse_step(
     """x_{t+1} on the deterministic DDIM path: encodes an image into noise."""
     x_start = process.reverse_step(denoiser(x_t, process.model_timestep(t)), x_t, t, clip=clip).x_start
     eps = process.eps_from_x_start(x_t, t, x_start)
-    following = expand_table(np.append(process.alphas_cumprod[1:], 0.0), t, x_t)
+    alphas_cumprod_next = np.append(process.alphas_cumprod[1:], 0.0)
+    following = expand_table(alphas_cumprod_next, t, x_t)
     return torch.sqrt(following) * x_start + torch.sqrt(1 - following) * eps
 
 

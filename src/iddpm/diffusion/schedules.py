@@ -45,9 +45,9 @@ def space_timesteps(timesteps: int, spacing: str) -> list[int]:
         raise ValueError(f"{spacing!r} is neither a step count, nor section counts 'a,b,c', nor 'ddimN'")
     if spacing.startswith("ddim"):
         count = int(spacing.removeprefix("ddim"))
-        for stride in range(1, timesteps + 1):
-            if len(range(0, timesteps, stride)) == count:
-                return list(range(0, timesteps, stride))
+        for whole in range(1, timesteps + 1):
+            if len(range(0, timesteps, whole)) == count:
+                return list(range(0, timesteps, whole))
         raise ValueError(f"{spacing!r}: no integer stride gives exactly {count} of {timesteps} timesteps")
     counts = [int(part) for part in spacing.split(",")]
     size, remainder = divmod(timesteps, len(counts))

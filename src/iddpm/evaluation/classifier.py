@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.calibration import CalibratedClassifierCV
-from sklearn.svm import SVC
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -24,11 +22,15 @@ def label_accuracy(images: Images, asked: Labels, real_images: Images, real_labe
 
 def class_probabilities(images: Images, real_images: Images, real_labels: Labels) -> npt.NDArray[np.float64]:
     """p(y | x) float64 [N, classes] of the SVC, calibrated by cross-validation on the real images."""
+    from sklearn.calibration import CalibratedClassifierCV
+
     classifier = CalibratedClassifierCV(_svc(), ensemble=False).fit(pixel_features(real_images), real_labels)
     probabilities: npt.NDArray[np.float64] = classifier.predict_proba(pixel_features(images))
     return probabilities
 
 
 def _svc() -> Any:
+    from sklearn.svm import SVC
+
     # gamma 0.001 on grey levels 0..16, scikit-learn's example for its digits, is 0.256 on [0, 1]
     return SVC(gamma=0.256, C=10.0)

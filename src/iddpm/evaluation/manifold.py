@@ -19,7 +19,7 @@ def _covered(points: Tensor, manifold: Tensor, neighbours: int) -> float:
     radii = neighbour_distances(manifold, neighbours)
     inside = [
         (torch.cdist(block, manifold, compute_mode="donot_use_mm_for_euclid_dist") <= radii).any(1)
-        for block in points.split(BLOCK)
+        for block in torch.split(points, BLOCK)
     ]
     return float(torch.cat(inside).double().mean())
 
@@ -30,6 +30,6 @@ def neighbour_distances(points: Tensor, neighbours: int) -> Tensor:
         raise ValueError(f"{neighbours} neighbours need more than {len(points)} points")
     distances = [
         torch.cdist(block, points, compute_mode="donot_use_mm_for_euclid_dist").kthvalue(neighbours + 1, dim=1).values
-        for block in points.split(BLOCK)
+        for block in torch.split(points, BLOCK)
     ]
     return torch.cat(distances)

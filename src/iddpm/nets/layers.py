@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 ModuleT = TypeVar("ModuleT", bound=nn.Module)
 
 
@@ -92,9 +91,7 @@ class ResBlock(nn.Module):
                 zero_init(nn.Conv2d(out_channels, out_channels, 3, padding=1)),
             ]
         )
-        self.skip_connection = (
-            nn.Identity() if out_channels == channels else nn.Conv2d(channels, out_channels, 1)
-        )
+        self.skip_connection = nn.Identity() if out_channels == channels else nn.Conv2d(channels, out_channels, 1)
 
     def forward(self, x: Tensor, emb: Tensor, dropout_key: Tensor | None) -> Tensor:
         h = self.in_layers(x)

@@ -46,9 +46,7 @@ class UNet(nn.Module):
         self.width, self.classes = width, classes
         self._dropout, self._dropout_layers = dropout, 0
         self._scale_shift, self._emb_channels = scale_shift, 4 * width
-        self.time_embed = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width)
-        )
+        self.time_embed = nn.Sequential(nn.Linear(width, 4 * width), nn.SiLU(), nn.Linear(4 * width, 4 * width))
         if classes:
             self.label_emb = nn.Embedding(classes, 4 * width)
         channels, size = width, image_size
@@ -70,9 +68,7 @@ class UNet(nn.Module):
         self.output_blocks = nn.ModuleList()
         for level, multiplier in reversed(list(enumerate(channel_mult))):
             for block in range(blocks + 1):
-                layers: list[nn.Module] = [
-                    self._res_block(channels + skip_channels.pop(), width * multiplier)
-                ]
+                layers: list[nn.Module] = [self._res_block(channels + skip_channels.pop(), width * multiplier)]
                 channels = width * multiplier
                 if size in attention_sizes:
                     layers.append(AttentionBlock(channels, heads))
@@ -99,7 +95,9 @@ class UNet(nn.Module):
     ) -> Tensor:
         if (labels is not None) != bool(self.classes):
             raise ValueError(
-                "a class-conditional network needs labels" if self.classes else "an unconditional network takes no labels"
+                "a class-conditional network needs labels"
+                if self.classes
+                else "an unconditional network takes no labels"
             )
         emb = self.time_embed(timestep_embedding(timesteps, self.width))
         if labels is not None:

@@ -217,7 +217,10 @@ def fingerprint(path: Path) -> str:
 def git_commit(root: Path) -> str:
     """The commit of the project, "-dirty" with uncommitted changes, "" outside git."""
     described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"], cwd=root, capture_output=True, text=True
+        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
+        cwd=root,
+        capture_output=True,
+        text=True,
     )
     return described.stdout.strip() if described.returncode == 0 else ""
 

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from iddpm.data import Card
 from iddpm.diffusion import Denoiser, Sampler, reverse_chain, surrogate_start, truncated_process
 from iddpm.errors import UserError
 from iddpm.params import Conditioning, Device, Model, Surrogate, Weights
-from iddpm.data import Card
 from iddpm.randomness import PositionalRandom
 from iddpm.training import Checkpoint, build_network, build_process, open_checkpoint, resolve_device
 from iddpm.training.build import build_gan
@@ -107,9 +107,9 @@ def draw(
             x = surrogate_start(process, surrogate.draw(positions, batch_labels, seed), x, t_mid)
         if t_mid != 0:
             noise = lambda step, where=positions: step_noise.normal(where, shape, draw=step)  # noqa: E731
-            for taken, x in enumerate(
-                reverse_chain(chain, model.denoiser(batch_labels), x, noise, sampler=sampler, eta=eta, clip=clip), 1
-            ):
+            path = reverse_chain(chain, model.denoiser(batch_labels), x, noise, sampler=sampler, eta=eta, clip=clip)
+            for taken, x_previous in enumerate(path, 1):
+                x = x_previous
                 progress(first + len(positions) * taken // chain.timesteps)
         progress(first + len(positions))
         finished.append(to_uint8(x))

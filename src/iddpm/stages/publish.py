@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +14,9 @@ from iddpm.stages.draw import Images, draw_images
 from iddpm.tracking import load, register
 from iddpm.training import open_checkpoint
 
-if TYPE_CHECKING:
-    from mlflow.entities.model_registry import ModelVersion
 
-
-def register_model(
-    root: Path, model: str, name: str, alias: str, evaluation: str | None, metric: str | None
-) -> "ModelVersion":
-    """Register runs/models/MODEL with the scores and protocol of an evaluation, and its lineage."""
+def register_model(root: Path, model: str, name: str, alias: str, evaluation: str | None, metric: str | None) -> str:
+    """Register runs/models/MODEL with the scores and protocol of an evaluation, and its lineage; its version."""
     folder = root / "runs" / "models" / model
     open_checkpoint(folder)  # a damaged model must not be published
     scores, protocol = _scores(root, model, evaluation)
@@ -30,7 +25,7 @@ def register_model(
         "dvc_lock_sha256": fingerprint(root / "dvc.lock") if (root / "dvc.lock").exists() else "",
         "model_manifest_sha256": fingerprint(folder),
     }
-    return register(folder, name, alias, scores, protocol, lineage, root, metric)
+    return str(register(folder, name, alias, scores, protocol, lineage, root, metric).version)
 
 
 def _scores(root: Path, model: str, evaluation: str | None) -> tuple[dict[str, float], dict[str, Any]]:
@@ -72,9 +67,7 @@ def draw_to_file(
         image_grid(images, out)
 
 
-def _draw(
-    root: Path, model: str, labels: Any, count: int, sampler: str, steps: str, seed: int
-) -> Images:
+def _draw(root: Path, model: str, labels: Any, count: int, sampler: str, steps: str, seed: int) -> Images:
     if not model.startswith("models:/"):
         return draw_images(Path(model), labels, count, sampler, steps, seed)
     import pandas as pd

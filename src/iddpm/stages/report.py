@@ -138,14 +138,23 @@ def _markdown(
     parts = ["# Report\n"]
     if rows:
         columns = [key for key in COLUMNS if any(key in row for row in rows)]
-        parts += ["## Samples\n", _table([COLUMNS[key] for key in columns], [[row.get(key, "") for key in columns] for row in rows])]
+        parts += [
+            "## Samples\n",
+            _table([COLUMNS[key] for key in columns], [[row.get(key, "") for key in columns] for row in rows]),
+        ]
         parts += [
             "The Frechet distance and KID are computed in pixel space: compare them within this table, never with a "
             "published FID. Each evaluation's full protocol is in `runs/metrics/`.\n"
         ]
     if likelihoods:
         lines = [
-            [name, value["bits_per_dim"], value["bits_per_dim_standard_error"], value["protocol"]["images"], value["protocol"]["split"]]
+            [
+                name,
+                value["bits_per_dim"],
+                value["bits_per_dim_standard_error"],
+                value["protocol"]["images"],
+                value["protocol"]["split"],
+            ]
             for name, value in likelihoods.items()
         ]
         parts += ["## Likelihood\n", _table(["likelihood", "bits/dim", "standard error", "images", "split"], lines)]

@@ -1,9 +1,22 @@
 """From a stage's name to its module."""
 
+import importlib
 import sys
 from pathlib import Path
 
 from iddpm.stages.context import Stage, StageInterrupted, say
+
+ENTRY_POINTS = {
+    "shard": ("shard", "run"),
+    "surrogate": ("train", "run_surrogate"),
+    "train": ("train", "run"),
+    "sample": ("sample", "run"),
+    "surrogate-sample": ("sample", "run"),
+    "evaluate": ("evaluate", "run"),
+    "likelihood": ("likelihood", "run"),
+    "report": ("report", "run"),
+}
+"""Stage -> module in iddpm.stages and function."""
 
 
 def run_stage(kind: str, name: str, root: Path) -> None:
@@ -17,15 +30,6 @@ def run_stage(kind: str, name: str, root: Path) -> None:
 
 
 def _dispatch(stage: Stage) -> None:
-    from iddpm.stages import evaluate, likelihood, report, sample, shard, train
-
-    {
-        "shard": shard.run,
-        "surrogate": train.run_surrogate,
-        "train": train.run,
-        "sample": sample.run,
-        "surrogate-sample": sample.run,
-        "evaluate": evaluate.run,
-        "likelihood": likelihood.run,
-        "report": report.run,
-    }[stage.kind](stage)
+    module, function = ENTRY_POINTS[stage.kind]
+    # Only the one stage's imports: they cost more than a small stage's work.
+    getattr(importlib.import_module(f"iddpm.stages.{module}"), function)(stage)

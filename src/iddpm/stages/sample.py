@@ -47,7 +47,7 @@ def run(stage: Stage) -> None:
         output = f"runs/samples/{stage.name}"
         with stage.output_folder(output) as folder:
             arrays = {"arr_0": images} if labels is None else {"arr_0": images, "arr_1": labels}
-            np.savez(folder / "samples.npz", **arrays)  # type: ignore[arg-type]
+            np.savez(folder / "samples.npz", **arrays)
             image_grid(images[:GRID_IMAGES], folder / "grid.png")
             evaluated = 0 if start and start.t_mid == 0 else network_evaluations(model, sampling)
             record = stage.record() | {
@@ -60,7 +60,10 @@ def run(stage: Stage) -> None:
                 "samples_sha256": fingerprint(folder / "samples.npz"),
             }
             (folder / "record.json").write_text(json.dumps(record, indent=2) + "\n")
-        stage.scores = {"images_per_second": record["images_per_second"], "sampling_seconds": record["sampling_seconds"]}
+        stage.scores = {
+            "images_per_second": record["images_per_second"],
+            "sampling_seconds": record["sampling_seconds"],
+        }
         stage.artifacts = [(f"{output}/grid.png", ""), (f"{output}/record.json", "")]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from iddpm.tracking.connection import short_reason, shown_uri
-from iddpm.tracking.delivery import deliver
+from iddpm.tracking.delivery import deliver, deliver_pending
 
 
 class Courier:
@@ -38,11 +38,13 @@ class Courier:
         self._deliver()  # at once: the run shows as running, and importing mlflow costs the stage's end nothing
         while not self._leaving.wait(self._every_s):
             self._deliver()
-        self._deliver()
+        self._deliver(and_the_rest=True)
 
-    def _deliver(self) -> None:
+    def _deliver(self, and_the_rest: bool = False) -> None:
         try:
             deliver(self._run_dir, self._root)
+            if and_the_rest:  # what earlier stages could not deliver; delivered folders are tidied away
+                deliver_pending(self._root / "work", self._root)
             self._warned = False
         except Exception as error:
             self._warn(short_reason(error))

@@ -127,9 +127,7 @@ def _parent_run(client: "MlflowClient", experiment: str, record: RunRecord) -> "
     return client.create_run(experiment, record.started_ms, tags, pipeline.name)
 
 
-def _stage_run(
-    client: "MlflowClient", experiment: str, record: RunRecord, parent_id: str, end_ms: int
-) -> "Run":
+def _stage_run(client: "MlflowClient", experiment: str, record: RunRecord, parent_id: str, end_ms: int) -> "Run":
     from mlflow.entities import RunTag
     from mlflow.utils.validation import MAX_TAG_VAL_LENGTH
 
@@ -163,9 +161,7 @@ def _send_values(client: "MlflowClient", run: "Run", record: RunRecord, run_dir:
     from mlflow.utils.validation import MAX_PARAM_VAL_LENGTH
 
     params = [
-        Param(key, value[:MAX_PARAM_VAL_LENGTH])
-        for key, value in _flat(record.params)
-        if key not in run.data.params
+        Param(key, value[:MAX_PARAM_VAL_LENGTH]) for key, value in _flat(record.params) if key not in run.data.params
     ]
     held = {metric.key: metric.step for metric in run.data._metric_objs}  # `data.metrics` has no steps
     rows = list(read_rows(run_dir))

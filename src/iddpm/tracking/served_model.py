@@ -14,7 +14,7 @@ from iddpm.errors import UserError
 UNCHOSEN = -1  # the label of a row that leaves the class to the model
 
 
-class DiffusionModel(PythonModel):
+class DiffusionModel(PythonModel):  # type: ignore[misc,unused-ignore]
     """Draws images: uint8 [N, H, W, C] for a table of N rows with the column `label` (-1: any class)."""
 
     def load_context(self, context: Any) -> None:

@@ -94,9 +94,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(path, about)
 
 
-def save_step(
-    root: Path, step: int, about: dict[str, Any], weights: dict[str, Weights], state: dict[str, Any]
-) -> None:
+def save_step(root: Path, step: int, about: dict[str, Any], weights: dict[str, Weights], state: dict[str, Any]) -> None:
     """Add the checkpoint of a step under `root`, then drop old ones, never below two that verify."""
     write_checkpoint(root / f"step-{step:09d}", about | {"step": step}, weights, state)
     valid = 0

@@ -17,6 +17,7 @@ from iddpm.params import Device, Surrogate
 from iddpm.randomness import PositionalRandom
 from iddpm.training.build import build_gan, resolve_device
 from iddpm.training.checkpoint import Weights
+from iddpm.training.ema import update_ema
 from iddpm.training.metrics_log import Meters
 
 
@@ -51,11 +52,7 @@ class GanTraining:
             first = (step * self.surrogate.critic_steps + critic_step) * batch
             self._discriminator_step(torch.arange(first, first + batch, device=self.device))
         self._generator_step(torch.arange(step * 2 * batch, (step + 1) * 2 * batch, device=self.device))
-        with torch.no_grad():
-            averages, current = list(self.ema.parameters()), list(self.generator.parameters())
-            torch._foreach_lerp_(averages, current, 1.0 - self.surrogate.ema_decay)
-            for average, buffer in zip(self.ema.buffers(), self.generator.buffers(), strict=True):
-                average.copy_(buffer)
+        update_ema(self.ema, self.generator, self.surrogate.ema_decay)
 
     def learning_rate(self, step: int) -> float:
         """Falls linearly to 0 over the run."""

@@ -23,6 +23,7 @@ from iddpm.params import Device, Model, Precision
 from iddpm.randomness import PositionalRandom
 from iddpm.training.build import build_network, build_process, resolve_device
 from iddpm.training.checkpoint import Weights
+from iddpm.training.ema import update_ema
 from iddpm.training.metrics_log import Meters
 
 
@@ -126,9 +127,7 @@ class DiffusionTraining:
             self.nonfinite_in_a_row = 0
             self.meters.add("gradient_norm", norm.detach()[None])
             self.optimizer.step()
-            with torch.no_grad():
-                averages, current = list(self.ema.parameters()), list(self.network.parameters())
-                torch._foreach_lerp_(averages, current, 1.0 - self.training.ema_decay)
+            update_ema(self.ema, self.network, self.training.ema_decay)
             return
         self.nonfinite_in_a_row += 1
         if self.nonfinite_in_a_row >= self.training.nonfinite_limit:

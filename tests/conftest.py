@@ -1,0 +1,93 @@
+"""A small project in a temporary folder, with the real dvc.yaml and sources, and tiny parameters."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+BIN = Path(sys.executable).parent
+QUIET = {
+    "DVC_NO_ANALYTICS": "1",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+os.environ.update(QUIET)
+
+TINY = """
+datasets:
+  digits: {source: digits, images_per_block: 64, images_per_shard: 300}
+surrogates:
+  sngan: {dataset: digits, conditioning: class, steps: 2, critic_steps: 1, batch_size: 16, generator_width: 8,
+          discriminator_width: 8, z_dim: 8, log_every: 1}
+models:
+  digits: &model
+    dataset: digits
+    network: {width: 8, channel_mult: [1, 2], blocks: 1, attention_sizes: [4], heads: 2, conditioning: class}
+    diffusion: {timesteps: 20}
+    training: &training {steps: 4, batch_size: 16, learning_rate: 1.0e-3, log_every: 2, checkpoint_every: 2}
+samplings:
+  ancestral: {model: digits, steps: 5, count: 20}
+surrogate_samplings:
+  sngan-10: {model: digits, surrogate: sngan, t_mid: 10, steps: 3, count: 20}
+evaluations:
+  ancestral: &evaluation {samples: ancestral, dataset: digits, kid_subset_size: 10, kid_subsets: 3, inception_splits: 2}
+  sngan-10: {<<: *evaluation, samples: sngan-10}
+likelihoods:
+  digits: {model: digits, dataset: digits, images: 10}
+"""
+
+
+def tiny_params() -> dict:
+    return yaml.safe_load(TINY)
+
+
+class Project:
+    """A project folder and ways to run commands in it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_TRACKING", "IDDPM_"))} | QUIET
+        self.env["PATH"] = f"{BIN}{os.pathsep}{self.env['PATH']}"
+
+    def write(self, params: dict) -> None:
+        (self.root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def run(self, *command: str, check: bool = True, **env: str) -> subprocess.CompletedProcess[str]:
+        result = subprocess.run(command, cwd=self.root, env=self.env | env, capture_output=True, text=True)
+        if check and result.returncode:
+            raise AssertionError(f"{command} exited with {result.returncode}:\n{result.stdout}\n{result.stderr}")
+        return result
+
+    def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            command, cwd=self.root, env=self.env | env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    return make_project(tmp_path / "project")
+
+
+def make_project(root: Path) -> Project:
+    root.mkdir()
+    for name in ("dvc.yaml", ".dvcignore", ".gitignore", "pyproject.toml"):
+        shutil.copy(ROOT / name, root / name)
+    shutil.copytree(ROOT / "presets", root / "presets")
+    shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for folder in ("metrics", "likelihoods", "samples", "models", "surrogates"):
+        (root / "runs" / folder).mkdir(parents=True)
+        (root / "runs" / folder / ".gitkeep").touch()
+    (root / ".dvc").mkdir()
+    shutil.copy(ROOT / ".dvc" / "config", root / ".dvc" / "config")
+    made = Project(root)
+    made.run("git", "init", "-q")
+    made.write(tiny_params())
+    return made

@@ -1,0 +1,202 @@
+"""The pipeline in a real DVC repository with tiny parameters: one change, one stage."""
+
+import json
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+
+from ..conftest import Project, make_project, tiny_params
+
+pytestmark = [pytest.mark.tools, pytest.mark.timeout(600)]
+
+EVERYTHING = {
+    "shard@digits", "surrogate@sngan", "train@digits", "sample@ancestral", "surrogate-sample@sngan-10",
+    "evaluate@ancestral", "evaluate@sngan-10", "likelihood@digits", "report",
+}  # fmt: skip
+
+
+def repro(project: Project, *arguments: str) -> set[str]:
+    """Run dvc repro; the addresses of the stages that really ran."""
+    output = project.run("dvc", "repro", *arguments).stdout
+    return set(re.findall(r"^Running stage '(.+)':$", output, re.MULTILINE))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    project = make_project(tmp_path_factory.mktemp("pipeline") / "project")
+    assert repro(project) == EVERYTHING
+    return project
+
+
+def change(project: Project, path: str, value: Any) -> None:
+    params = tiny_params()
+    *parents, last = path.split(".")
+    section = params
+    for parent in parents:
+        section = section[parent]
+    section[last] = value
+    project.write(params)
+
+
+def test_outputs(finished: Project) -> None:
+    root = finished.root
+    with np.load(root / "runs/samples/ancestral/samples.npz") as npz:
+        assert npz["arr_0"].shape == (20, 8, 8, 1) and npz["arr_0"].dtype == np.uint8
+        assert npz["arr_1"].tolist() == [i % 10 for i in range(20)]
+    metrics = json.loads((root / "runs/metrics/ancestral.json").read_text())
+    assert {"frechet_distance", "kid", "inception_score", "precision", "recall", "label_accuracy"} <= metrics.keys()
+    protocol = metrics["protocol"]
+    assert protocol["reference"]["images"] == 1498 and protocol["samples"]["rounding"] == "nearest"
+    assert protocol["samples"]["params"]["seed"] == 0 and protocol["samples"]["network_evaluations"] == 5
+    bits = json.loads((root / "runs/likelihoods/digits/bits_per_dim.json").read_text())
+    terms = (root / "runs/likelihoods/digits/terms.csv").read_text().splitlines()
+    assert len(terms) == 21
+    total = sum(float(line.split(",")[1]) for line in terms[1:]) + bits["prior_bits_per_dim"]
+    assert bits["bits_per_dim"] == pytest.approx(total, rel=1e-5)
+    report = (root / "runs/report/report.md").read_text()
+    for name in re.findall(r"\]\((.+?)\)", report):
+        assert (root / "runs/report" / name).stat().st_size > 500
+    assert "ancestral" in report and "sngan, t_mid 10" in report and "bits/dim" in report
+
+
+def test_mlflow_has_one_run_per_stage_under_one_parent(finished: Project) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{finished.root / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("iddpm")
+    assert experiment is not None
+    runs = client.search_runs([experiment.experiment_id])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    stages = {run.info.run_name: run for run in runs if run not in parents}
+    assert len(parents) == 1 and stages.keys() == EVERYTHING
+    assert {run.data.tags["mlflow.parentRunId"] for run in stages.values()} == {parents[0].info.run_id}
+    train = stages["train@digits"]
+    assert train.info.status == "FINISHED" and train.data.params["train.training.learning_rate"] == "0.001"
+    assert [point.step for point in client.get_metric_history(train.info.run_id, "loss")] == [2, 4]
+    assert train.data.tags["input.data/shards/digits"]
+    assert "curves.png" in [file.path for file in client.list_artifacts(train.info.run_id)]
+
+
+def test_nothing_to_do(finished: Project) -> None:
+    finished.write(tiny_params())
+    assert repro(finished) == set()
+
+
+def test_one_change_one_chain_and_back(finished: Project) -> None:
+    change(finished, "samplings.ancestral.steps", 4)
+    assert repro(finished) == {"sample@ancestral", "evaluate@ancestral", "report"}
+    finished.write(tiny_params())
+    assert repro(finished) == set()
+    assert json.loads((finished.root / "runs/samples/ancestral/record.json").read_text())["network_evaluations"] == 5
+
+
+def test_learning_rate_reruns_train_and_what_follows(finished: Project) -> None:
+    change(finished, "models.digits.training.learning_rate", 2.0e-3)
+    assert repro(finished) == EVERYTHING - {"shard@digits", "surrogate@sngan"}
+    finished.write(tiny_params())
+    assert repro(finished) == set()
+
+
+def test_a_second_width_adds_its_chain(finished: Project) -> None:
+    params = tiny_params()
+    wide = json.loads(json.dumps(params["models"]["digits"]))
+    wide["network"]["width"] = 16
+    params["models"]["wide"] = wide
+    params["samplings"]["wide"] = params["samplings"]["ancestral"] | {"model": "wide"}
+    params["evaluations"]["wide"] = params["evaluations"]["ancestral"] | {"samples": "wide"}
+    finished.write(params)
+    assert repro(finished) == {"train@wide", "sample@wide", "evaluate@wide", "report"}
+    finished.write(tiny_params())
+    removed = finished.run("iddpm", "prune").stdout
+    assert re.findall(r"removed (\S+)", removed) == ["runs/models/wide", "runs/samples/wide", "runs/metrics/wide.json"]
+    assert repro(finished) == set()
+
+
+def test_empty_groups_cost_nothing(project: Project) -> None:
+    params = tiny_params()
+    for group in ("surrogates", "models", "samplings", "surrogate_samplings", "evaluations", "likelihoods"):
+        params[group] = {}
+    project.write(params)
+    assert repro(project) == {"shard@digits", "report"}
+
+
+def test_compute_is_not_part_of_any_hash(finished: Project) -> None:
+    finished.write(tiny_params() | {"compute": {"workers": 2, "device": "cpu"}})
+    assert repro(finished) == set()
+    finished.write(tiny_params())
+
+
+def test_registered_model_is_loaded_by_alias_and_drawn(finished: Project) -> None:
+    said = finished.run("iddpm", "register", "digits", "--evaluation", "ancestral", "--metric", "frechet_distance")
+    assert "models:/digits@champion" in said.stdout
+    draw = ["iddpm", "draw", "models:/digits@champion", "registered.npz", "--count", "6", "--steps", "4"]
+    finished.run(*draw)
+    finished.run("iddpm", "draw", "runs/models/digits", "folder.npz", "--count", "6", "--steps", "4")
+    images = [np.load(finished.root / name)["arr_0"] for name in ("registered.npz", "folder.npz")]
+    assert images[0].shape == (6, 8, 8, 1) and np.array_equal(*images)
+    assert not list((finished.root / "mlruns").rglob("*.pkl"))
+
+
+def test_a_damaged_model_stops_with_one_line(finished: Project) -> None:
+    weights = finished.root / "runs/models/digits/ema.safetensors"
+    whole = weights.read_bytes()
+    weights.unlink()  # a hard link or copy of the cache: never written in place
+    weights.write_bytes(whole[:-4] + b"\0\0\0\1")
+    result = finished.run("iddpm", "stage", "sample", "ancestral", check=False)
+    weights.unlink()
+    finished.run("dvc", "checkout", "-f")
+    assert result.returncode == 1 and "Traceback" not in result.stderr
+    assert (
+        result.stderr.strip().splitlines()[-1].endswith("ema.safetensors: damaged (sha256 differs from the manifest)")
+    )
+
+
+def test_a_model_of_other_parameters_is_refused_by_key(finished: Project) -> None:
+    change(finished, "models.digits.network.width", 16)
+    result = finished.run("iddpm", "stage", "sample", "ancestral", check=False)
+    finished.write(tiny_params())
+    assert result.returncode == 1
+    assert "models.digits.network.width is 16, but runs/models/digits was trained with 8" in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_killing_dvc_leaves_no_orphan_and_loses_nothing(finished: Project, number: signal.Signals) -> None:
+    """The stage ends by itself within seconds, with a checkpoint, and the next repro goes on from there."""
+    change(finished, "models.digits.training.steps", 100_000 + int(number))
+    process = finished.start("dvc", "repro", "train@digits")
+    try:
+        log = wait_for(lambda: next((p for p in running_logs(finished.root) if p.stat().st_size > 300), None))
+        stage = next(p for p in psutil.Process(process.pid).children(recursive=True) if "stage" in p.cmdline())
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        wait_for(lambda: not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE)
+        reached = max(int(path.name.split("-")[1]) for path in log.parent.glob("step-*"))
+        assert reached > 2
+        again = finished.start("iddpm", "stage", "train", "digits")
+        resumed = next(line for line in again.stdout or () if "resumed at step" in line)
+        assert int(resumed.split()[-1]) == reached
+        again.send_signal(signal.SIGINT)
+        again.communicate(timeout=60)
+        assert again.returncode == 128 + signal.SIGINT
+    finally:
+        process.kill()
+        finished.write(tiny_params())
+
+
+def running_logs(root: Path) -> list[Path]:
+    return list((root / "work" / "train").glob("*/metrics.jsonl"))
+
+
+def wait_for(condition: Any, seconds: float = 90) -> Any:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if value := condition():
+            return value
+        time.sleep(0.1)
+    raise AssertionError("did not happen in time")

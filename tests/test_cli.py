@@ -1,0 +1,73 @@
+"""The command as a user meets it: help, exit codes, one line per mistake."""
+
+import re
+
+import pytest
+
+from .conftest import Project, tiny_params
+
+
+def test_help_names_every_command(project: Project) -> None:
+    text = project.run("iddpm", "--help").stdout
+    for command in ("check", "preset", "set", "stage", "track", "register", "draw"):
+        assert re.search(rf"\b{command}\b", text)
+        assert "--help" in project.run("iddpm", command, "--help").stdout
+
+
+def fails(project: Project, *command: str) -> str:
+    result = project.run("iddpm", *command, check=False)
+    assert result.returncode in (1, 2)
+    assert "Traceback" not in result.stderr
+    return result.stderr
+
+
+def test_check(project: Project) -> None:
+    assert "sound" in project.run("iddpm", "check").stdout
+    params = tiny_params()
+    params["models"]["digits"]["training"]["stepz"] = 3
+    project.write(params)
+    assert fails(project, "check").strip().endswith("params.yaml: models.digits.training.stepz: unknown parameter")
+
+
+def test_presets(project: Project) -> None:
+    project.write({"datasets": {}})
+    assert "changes that are in no preset" in fails(project, "preset", "digits")
+    project.run("iddpm", "preset", "digits", "--force")
+    assert re.search(r"^\* digits ", project.run("iddpm", "preset").stdout, re.MULTILINE)
+    assert "there is none of that name (digits" in fails(project, "preset", "imagenet")
+
+
+def test_set_keeps_comments_and_refuses_nonsense(project: Project) -> None:
+    project.run("iddpm", "preset", "digits", "--force")
+    before = (project.root / "params.yaml").read_text()
+    project.run("iddpm", "set", "models.digits.training.learning_rate=5.0e-4")
+    after = (project.root / "params.yaml").read_text()
+    changed = [line for line in after.splitlines() if line not in before.splitlines()]
+    assert changed == ["      learning_rate: 5.0e-4"] and "# training processes" in after
+    assert "unknown parameter" in fails(project, "set", "models.digits.training.lr=1")
+    assert "no section 'nobody'" in fails(project, "set", "models.nobody.training.steps=1")
+    assert "KEY=VALUE" in fails(project, "set", "steps")
+    assert (project.root / "params.yaml").read_text() == after
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["stage", "bake", "digits"], "there is no such stage"),
+        (["stage", "train"], "needs the name"),
+        (["stage", "report", "digits"], "takes no name"),
+        (["stage", "train", "nobody"], "params.yaml: models.nobody: there is no such entry"),
+        (["stage", "train", "digits"], "data/shards/digits: missing; `dvc repro"),
+        (["draw", "runs/models/digits", "x.png"], "no checkpoint here"),
+        (["draw", "runs/models/digits", "x.jpg"], "name a .png picture or an .npz"),
+        (["register", "digits"], "no checkpoint here"),
+    ],
+)
+def test_mistakes_are_one_line(project: Project, arguments: list[str], message: str) -> None:
+    text = fails(project, *arguments)
+    assert message in text and len(text.strip().splitlines()) == 1
+
+
+def test_outside_a_project(project: Project, tmp_path) -> None:
+    project.root = tmp_path
+    assert "no dvc.yaml here or above" in fails(project, "check")
