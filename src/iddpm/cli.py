@@ -105,6 +105,23 @@ def track() -> None:
 
 
 @app.command()
+def mlflow(
+    port: Annotated[int, typer.Option(help="Port on 127.0.0.1.")] = 5000,
+) -> None:
+    """Serve MLflow's pages on this project's embedded store: runs, curves, figures, registry."""
+    from iddpm.tracking import tracking_uri
+
+    root = project_root()
+    uri = tracking_uri(root)
+    if not uri.startswith("sqlite:"):
+        raise UserError(f"MLFLOW_TRACKING_URI: {uri} is a server of its own; open it in a browser")
+    folder = Path(sys.executable).parent
+    os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ['PATH']}"  # mlflow starts uvicorn by name
+    command = [str(folder / "mlflow"), "server", "--backend-store-uri", uri]
+    os.execv(command[0], [*command, "--host", "127.0.0.1", "--port", str(port)])
+
+
+@app.command()
 def register(
     model: Annotated[str, typer.Argument(help="A key of models whose training has finished.")],
     name: Annotated[str | None, typer.Option(help="Name in the registry; the model's key by default.")] = None,

@@ -171,13 +171,13 @@ def test_killing_dvc_leaves_no_orphan_and_loses_nothing(finished: Project, numbe
     change(finished, "models.digits.training.steps", 100_000 + int(number))
     process = finished.start("dvc", "repro", "train@digits")
     try:
-        log = wait_for(lambda: next((p for p in running_logs(finished.root) if p.stat().st_size > 300), None))
+        log = wait_for(lambda: next((p for p in running_logs(finished.root) if p.read_text().count("\n") >= 3), None))
         stage = next(p for p in psutil.Process(process.pid).children(recursive=True) if "stage" in p.cmdline())
         process.send_signal(number)
         process.communicate(timeout=60)
         wait_for(lambda: not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE)
         reached = max(int(path.name.split("-")[1]) for path in log.parent.glob("step-*"))
-        assert reached > 2
+        assert reached >= 6
         again = finished.start("iddpm", "stage", "train", "digits")
         resumed = next(line for line in again.stdout or () if "resumed at step" in line)
         assert int(resumed.split()[-1]) == reached

@@ -5,6 +5,7 @@ import ctypes
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shutil
@@ -38,6 +39,8 @@ GROUPS = {
 
 RECORDED_PACKAGES = ("iddpm", "torch", "numpy", "scikit-learn", "torchmetrics", "webdataset", "ray")
 PR_SET_PDEATHSIG = 1
+SAME_SIGNAL_S = 1.0
+"""Signals this close together are one: a dying parent sends one per thread, Ctrl-C reaches us beside dvc's."""
 
 
 class StageInterrupted(BaseException):
@@ -62,6 +65,7 @@ class Stage:
         self._started = time.monotonic()
         self._stop_request: Path | None = None
         self.last_signal = signal.SIGTERM
+        self._signalled_at = -math.inf
 
     def _entry(self) -> Any:
         if self.kind not in GROUPS:
@@ -128,6 +132,9 @@ class Stage:
     def on_signal(self, signum: int, _: object) -> None:
         """Ask a training for its checkpoint at the first signal; end at the second, or where nothing is kept."""
         self.last_signal = signal.Signals(signum)
+        earlier, self._signalled_at = self._signalled_at, time.monotonic()
+        if self._signalled_at - earlier < SAME_SIGNAL_S:
+            return
         if self._stop_request is not None and not self._stop_request.exists():
             self._stop_request.touch()
             say(f"{self.address}: {signal.Signals(signum).name}: writing a checkpoint, then ending")
