@@ -35,6 +35,10 @@ VARIANCES = {
 }
 MEANS = {"EPSILON": Mean.EPS, "START_X": Mean.X_START}
 LOSSES = {"MSE", "RESCALED_MSE", "KL", "RESCALED_KL"}
+KNOWN = {
+    "schedule", "diffusion_steps", "respacing", "variance", "mean", "loss", "rescale_timesteps", "clip_denoised",
+    "model", "note",
+}  # fmt: skip
 FORMULA = (
     "eps = 0.9*x + 0.1*cos(3*x) - 0.2*tt ; v = tanh(0.7*x + tt) ; tt = model_timestep/1000 ; "
     "learned-variance models return concat([eps, v], channel axis)"
@@ -60,6 +64,8 @@ def load(path: Path) -> Case:
     with np.load(path) as npz:
         arrays = {key: npz[key] for key in npz.files}
     config = json.loads(str(arrays.pop("config")))
+    if unknown := config.keys() - KNOWN:
+        pytest.skip(f"{path.name}: settings {sorted(unknown)} are not supported yet")
     for key, supported in (
         ("schedule", SCHEDULES), ("variance", VARIANCES), ("mean", MEANS), ("loss", LOSSES), ("model", {FORMULA})
     ):  # fmt: skip

@@ -23,6 +23,12 @@ def tables(request: pytest.FixtureRequest) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
+def test_every_section_is_known(tables: dict[str, Any]) -> None:
+    known = {"betas", "space_timesteps", "timestep_embedding", "loss_second_moment"}
+    if unknown := tables.keys() - known:
+        pytest.skip(f"sections {sorted(unknown)} are not supported yet")
+
+
 def test_betas(tables: dict[str, Any]) -> None:
     unknown = [name for name in tables["betas"] if name.rsplit("-", 1)[0] not in SCHEDULES]
     for name, expected in tables["betas"].items():

@@ -25,6 +25,7 @@ from iddpm.checks import load_params
 from iddpm.errors import UserError
 from iddpm.params import Params
 from iddpm.tracking import Courier, Pipeline, RunRecord
+from iddpm.training import Checkpoint
 
 GROUPS = {
     "shard": "datasets",
@@ -141,6 +142,17 @@ class Stage:
         else:
             raise StageInterrupted(signum)
 
+    def refuse_other_parameters(self, group: str, name: str, checkpoint: Checkpoint) -> None:
+        """UserError with the key when a model was trained with other parameters than params.yaml has now."""
+        wanted = flatten(getattr(self.params, group)[name].model_dump(mode="json"))
+        trained = flatten(checkpoint.about["params"])
+        for key in wanted:
+            if wanted[key] != trained.get(key):
+                raise UserError(
+                    f"params.yaml: {group}.{name}.{key} is {wanted[key]}, but {checkpoint.path.relative_to(self.root)} "
+                    f"was trained with {trained.get(key)}; `dvc repro` trains it again"
+                )
+
     def record(self) -> dict[str, Any]:
         """What must stand beside a result: what made it, from what, with what, and how long it took."""
         return {
@@ -205,6 +217,14 @@ def current_pipeline(params: Params) -> Pipeline:
         key = f"{platform.node()}-{parent.pid}-{int(parent.create_time())}"
         name = f"dvc repro {started}" if parent.pid != os.getpid() else f"by hand {started}"
     return Pipeline(key=key, name=name or key, stages=(*stages, "report"))
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dictionaries as one with dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
 
 
 def fingerprint(path: Path) -> str:

@@ -53,12 +53,12 @@ class GanModel:
     """A finished SNGAN generator."""
 
     def __init__(self, folder: Path, device: Device = Device.AUTO) -> None:
-        checkpoint = _open(folder, "sngan")
-        surrogate = Surrogate.model_validate_json(json.dumps(checkpoint.about["params"]))
-        self.card = Card(**checkpoint.about["card"])
+        self.checkpoint = _open(folder, "sngan")
+        surrogate = Surrogate.model_validate_json(json.dumps(self.checkpoint.about["params"]))
+        self.card = Card(**self.checkpoint.about["card"])
         self.device = resolve_device(device)
         self.generator = build_gan(surrogate, self.card)[0].to(self.device).eval()
-        self.generator.load_state_dict(checkpoint.weights("ema"))
+        self.generator.load_state_dict(self.checkpoint.weights("ema"))
         self.conditional = surrogate.conditioning is Conditioning.CLASS
 
     @torch.inference_mode()

@@ -25,6 +25,7 @@ def run(stage: Stage) -> None:
     output = f"runs/likelihoods/{stage.name}"
     with running(stage):
         model = DiffusionModel(model_path, likelihood.weights, stage.params.compute.device)
+        stage.refuse_other_parameters("models", likelihood.model, model.checkpoint)
         images, labels = ShardFolder(shards_path).read_split(likelihood.split, likelihood.images)
         vb, x_start_mse, mse, prior = evaluate_bound(stage, model, images, labels)
         total = vb.sum(1) + prior

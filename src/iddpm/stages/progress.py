@@ -1,5 +1,6 @@
 """Progress: a bar on a terminal, a line now and then elsewhere."""
 
+import math
 import sys
 import threading
 import time
@@ -22,7 +23,7 @@ class Progress:
     def __init__(self, label: str, total: int, unit: str, first: int = 0) -> None:
         self.label, self.total, self.unit = label, total, unit
         self._first = self._count = first
-        self._started = self._last_line = time.monotonic()
+        self._started, self._last_line = time.monotonic(), -math.inf
         on_terminal = sys.stderr.isatty()
         self._bar = tqdm(total=total, initial=first, desc=label, unit=unit) if on_terminal else None
 
@@ -36,8 +37,9 @@ class Progress:
         if self._bar is None and (now - self._last_line >= LINE_EVERY_S or count == self.total):
             self._last_line = now
             rate = (count - self._first) / max(now - self._started, 1e-9)
-            remaining = (self.total - count) / rate if rate else float("inf")
-            line = f"{self.label}: {count}/{self.total} {self.unit}, {rate:.1f} {self.unit}/s, {remaining:.0f} s left"
+            line = f"{self.label}: {count}/{self.total} {self.unit}"
+            if count > self._first:
+                line += f", {rate:.1f} {self.unit}/s, {(self.total - count) / rate:.0f} s left"
             say(f"{line}, {note}" if note else line)
 
     def close(self) -> None:

@@ -5,7 +5,6 @@ import time
 
 import numpy as np
 
-from iddpm.errors import UserError
 from iddpm.evaluation.figures import image_grid
 from iddpm.params import Sampling, SurrogateSampling
 from iddpm.stages.context import Stage, fingerprint, running
@@ -24,7 +23,10 @@ def run(stage: Stage) -> None:
     device = stage.params.compute.device
     with running(stage):
         model = DiffusionModel(model_path, sampling.weights, device)
-        _refuse_other_parameters(stage, sampling.model, model)
+        stage.refuse_other_parameters("models", sampling.model, model.checkpoint)
+        surrogate = GanModel(surrogate_path, device) if surrogate_path else None
+        if start and surrogate:
+            stage.refuse_other_parameters("surrogates", start.surrogate, surrogate.checkpoint)
         labels = model.labels(sampling.count)
         progress = Progress(stage.address, sampling.count, "images")
         began = time.perf_counter()
@@ -38,7 +40,7 @@ def run(stage: Stage) -> None:
             clip=sampling.clip,
             batch_size=sampling.batch_size,
             seed=sampling.seed,
-            surrogate=GanModel(surrogate_path, device) if surrogate_path else None,
+            surrogate=surrogate,
             t_mid=start.t_mid if start else None,
             progress=progress.to,
         )
@@ -71,16 +73,3 @@ def network_evaluations(model: DiffusionModel, sampling: Sampling) -> int:
     """Forward passes of the diffusion network per image."""
     below = sampling.t_mid if isinstance(sampling, SurrogateSampling) else None
     return model.process.respaced(str(sampling.steps), below).timesteps
-
-
-def _refuse_other_parameters(stage: Stage, name: str, model: DiffusionModel) -> None:
-    """A model trained with other parameters than params.yaml has now must not pass for the one asked for."""
-    wanted = stage.params.models[name].model_dump(mode="json")
-    trained = model.checkpoint.about["params"]
-    for section, values in wanted.items():
-        for key, value in values.items() if isinstance(values, dict) else {}.items():
-            if trained[section].get(key) != value:
-                raise UserError(
-                    f"params.yaml: models.{name}.{section}.{key} is {value}, but runs/models/{name} was trained with "
-                    f"{trained[section].get(key)}; `dvc repro train@{name}` trains it again"
-                )

@@ -33,6 +33,7 @@ def run_surrogate(stage: Stage) -> None:
     def launch(shards: Path, work: WorkFolder, compute: Compute) -> bool:
         from iddpm.training.gan import GanTraining
 
+        say(f"{stage.address}: {surrogate.steps} generator steps of {surrogate.critic_steps} critic steps each")
         return train(
             GanTraining(surrogate, shards, compute.device),
             work,
