@@ -249,8 +249,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # A temporary server must outlive Ctrl-C, to record it, and end with us.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    with get_client(sync_client=True) as client:
-        client.hello()
+    try:
+        with get_client(sync_client=True) as client:
+            client.hello()
+    except httpx.HTTPError as error:
+        parser.exit(1, f"PREFECT_API_URL={PREFECT_API_URL.value()}: {error}\n")
     try:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
         state = pipeline(**options, return_state=True)

@@ -13,7 +13,7 @@ healthy() { python -c "import urllib.request as u; u.urlopen('$PREFECT_API_URL/h
 if ! healthy; then
     setsid prefect server start --host 127.0.0.1 --port "$port" & # setsid: Ctrl-C must reach the worker first
     server=$!
-    trap 'kill $server' EXIT
+    trap 'kill $server; wait $server || true' EXIT
     trap 'exit 130' INT # dash forgets the line above when a signal ends it
     until healthy; do
         kill -0 $server # the shell ends here if the server did

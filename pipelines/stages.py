@@ -34,14 +34,16 @@ class Stages:
 
         Must be called by a thread that lives as long as the call: the child ends with its creating thread.
         """
+        # passive: threads that spin for cores which another stage needs can slow both down tenfold
+        env = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1", **env}
         # the commands of dvc.yaml are installed beside this Python, whether or not its environment is active
-        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+        env["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), env.get("PATH", os.defpath)])
         with self._lock:
             if self.stopping:
                 raise Stopped
             child = subprocess.Popen(
                 [sys.executable, str(CHILD), stage],
-                env={**os.environ, "PATH": path, "PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1", **env},
+                env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

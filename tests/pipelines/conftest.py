@@ -21,7 +21,9 @@ PROJECT = Path(__file__).parents[2]
 
 # A stage: logs, runs for a while or until it is interrupted, and writes when it ran and what it saw.
 STEP = """
-import json, os, sys, time
+import json, os, signal, sys, time
+if sys.argv[1] == "stubborn":
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 name, seconds = sys.argv[1], float(sys.argv[2])
 start = time.time()
 open(f"{name}.pid", "w").write(str(os.getpid()))

@@ -5,13 +5,16 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from itertools import combinations
 from pathlib import Path
 
 import pytest
 from prefect.concurrency.sync import concurrency
 
 from pipelines.flow import pipeline
+from pipelines.stages import Stages, Stopped
 from tests.pipelines.conftest import PROJECT, Api, Toy, eventually, flow_run_id
 
 pytestmark = pytest.mark.tools
@@ -63,16 +66,14 @@ def test_the_first_failure_can_end_the_run(server: Api, toy: MakeToy) -> None:
 
 
 def test_gpu_stages_share_what_there_is(server: Api, toy: MakeToy, monkeypatch: pytest.MonkeyPatch) -> None:
-    repository = toy(seconds=1.0, train_x=[], sample_y=[])
-    assert pipeline(gpus=1, return_state=True).is_completed()
-    first, second = sorted((repository.record(stage) or {} for stage in "xy"), key=lambda record: record["start"])
-    assert first["end"] <= second["start"]
-
+    repository = toy(seconds=1.0, train_x=[], train_y=[], sample_z=[])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    repository.seconds(1.1)
-    assert pipeline(gpus=2, return_state=True).is_completed()
-    seen = {(repository.record(stage) or {})["env"]["CUDA_VISIBLE_DEVICES"] for stage in "xy"}
-    assert seen == {"4,6", "5,7"}
+    assert pipeline(gpus=2, max_workers=3, return_state=True).is_completed()
+    records = [repository.record(stage) or {} for stage in "xyz"]
+    assert {record["env"]["CUDA_VISIBLE_DEVICES"] for record in records} == {"4,6", "5,7"}
+    for one, other in combinations(records, 2):
+        apart = one["end"] <= other["start"] or other["end"] <= one["start"]
+        assert apart or one["env"]["CUDA_VISIBLE_DEVICES"] != other["env"]["CUDA_VISIBLE_DEVICES"]
     assert "CUDA_VISIBLE_DEVICES" in (pipeline(gpus=5, return_state=True).message or "")
 
 
@@ -144,6 +145,22 @@ def test_the_end_of_the_flow_is_the_end_of_its_stages(server: Api, toy: MakeToy,
         assert server.finished(run)["type"] == ("CANCELLED" if how == "cancel" else "CRASHED")
 
 
+def test_a_stage_that_does_not_listen_is_killed(toy: MakeToy, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = toy(seconds=600, stubborn=[])
+    monkeypatch.setattr("pipelines.stages.GRACE_SECONDS", 1.0)
+    stages = Stages()
+    with ThreadPoolExecutor(1) as pool:
+        ending = pool.submit(stages.run, "stubborn", {}, lambda line: None)
+        for _ in eventually():
+            if repository.alive("stubborn"):
+                break
+        stages.stop()
+        assert isinstance(ending.exception(30), Stopped)
+    for _ in eventually():
+        if not repository.alive("stubborn"):
+            break
+
+
 def test_a_flow_that_waits_for_a_gpu_can_be_stopped(server: Api, toy: MakeToy) -> None:
     repository = toy(a=[], train_b=["a"])
     assert pipeline(targets=["a"], gpus=1, return_state=True).is_completed()
@@ -154,6 +171,13 @@ def test_a_flow_that_waits_for_a_gpu_can_be_stopped(server: Api, toy: MakeToy) -
         flow.send_signal(signal.SIGTERM)
         assert flow.wait(30) == 143
     assert repository.record("b") is None
+
+
+def test_a_server_that_is_not_there_is_one_line(toy: MakeToy) -> None:
+    repository = toy(a=[])
+    with running_flow(repository.root, PREFECT_API_URL="http://127.0.0.1:9/api") as flow:
+        assert flow.wait(60) == 1
+    assert len((repository.root / "flow.log").read_text().splitlines()) == 1
 
 
 def test_one_command_without_a_server(toy: MakeToy) -> None:

@@ -169,7 +169,7 @@ def test_a_model_of_other_parameters_is_refused_by_key(finished: Project) -> Non
 def test_killing_dvc_leaves_no_orphan_and_loses_nothing(finished: Project, number: signal.Signals) -> None:
     """The stage ends by itself within seconds, with a checkpoint, and the next repro goes on from there."""
     change(finished, "models.digits.training.steps", 100_000 + int(number))
-    process = finished.start("dvc", "repro", "train@digits")
+    process = finished.start("dvc", "repro", "train@digits", SHELL="/bin/sh")  # a shell that stays, if it can
     try:
         log = wait_for(lambda: next((p for p in running_logs(finished.root) if p.read_text().count("\n") >= 3), None))
         stage = next(p for p in psutil.Process(process.pid).children(recursive=True) if "stage" in p.cmdline())
