@@ -191,7 +191,7 @@ class Sampling(Section):
     eta: float = Field(0.0, ge=0, le=1, description="Noise of a DDIM step; 0 is deterministic.")
     clip: bool = Field(True, description="Clip the predicted x_start to [-1, 1] at every step.")
     weights: Weights = Field(Weights.EMA, description="ema or raw.")
-    batch_size: int = Field(256, ge=1, description="Images drawn at once; the images do not depend on it.")
+    batch_size: int = Field(128, ge=1, description="Images drawn at once; the images do not depend on it.")
     seed: int = Field(0, ge=0, description="Of the starting noise and of every step's noise.")
 
 
@@ -224,7 +224,7 @@ class Likelihood(Section):
     split: Split = Field(Split.TEST, description="train or test.")
     images: int | None = Field(None, ge=1, description="How many, from the first; null takes all.")
     weights: Weights = Field(Weights.EMA, description="ema or raw.")
-    batch_size: int = Field(256, ge=1, description="Images at once; the result does not depend on it.")
+    batch_size: int = Field(128, ge=1, description="Images at once; the result does not depend on it.")
     seed: int = Field(0, ge=0, description="Of the one noise draw per image and timestep.")
 
 

@@ -66,7 +66,7 @@ def test_the_first_failure_can_end_the_run(server: Api, toy: MakeToy) -> None:
 
 
 def test_gpu_stages_share_what_there_is(server: Api, toy: MakeToy, monkeypatch: pytest.MonkeyPatch) -> None:
-    repository = toy(seconds=1.0, train_x=[], train_y=[], sample_z=[])
+    repository = toy(seconds=1.0, train_x=[], surrogate_y=[], sample_z=[])
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
     assert pipeline(gpus=2, max_workers=3, return_state=True).is_completed()
     records = [repository.record(stage) or {} for stage in "xyz"]
