@@ -126,7 +126,7 @@ def run_graph(
             shares += [] if share is None else [share]
             order.done(stage)
             going = going and (keep_going or not results[stage].state.is_failed())
-        if False and cancel_requested():
+        if not stages.stopping and cancel_requested():
             going = False
             stages.stop()
     return results

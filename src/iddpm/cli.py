@@ -1,5 +1,6 @@
 """The `iddpm` command. Imports happen inside the commands, so that help is instant."""
 
+import errno
 import os
 import signal
 import sys
@@ -163,6 +164,13 @@ def main() -> None:
         app()
     except UserError as error:
         print(f"iddpm: {error}", file=sys.stderr)
+        sys.exit(1)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        print(
+            f"iddpm: {error.filename or 'writing failed'}: {error.strerror}; nothing finished was lost", file=sys.stderr
+        )
         sys.exit(1)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -21,12 +22,13 @@ PROJECT = Path(__file__).parents[2]
 
 # A stage: logs, runs for a while or until it is interrupted, and writes when it ran and what it saw.
 STEP = """
-import json, os, signal, sys, time
+import atexit, json, os, signal, sys, time
 if sys.argv[1] == "stubborn":
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 name, seconds = sys.argv[1], float(sys.argv[2])
 start = time.time()
 open(f"{name}.pid", "w").write(str(os.getpid()))
+atexit.register(os.remove, f"{name}.pid")
 print(f"{name} begins")
 print(f"{name} 50%\\r{name} 100%\\r")
 try:
@@ -90,10 +92,13 @@ class Toy:
 
 
 @pytest.fixture
-def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Toy]:
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Toy]]:
     """Makes the repository and works in it."""
     monkeypatch.chdir(tmp_path)
-    return lambda **stages: Toy(tmp_path, **stages)
+    yield lambda **stages: Toy(tmp_path, **stages)
+    for pid in tmp_path.glob("*.pid"):  # a failed test may leave a stage behind
+        with suppress(ProcessLookupError):
+            os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
 @pytest.fixture(scope="session")
@@ -112,10 +117,19 @@ class Api:
         self._client = httpx.Client(base_url=f"{url}/", timeout=60)
 
     def get(self, path: str) -> Any:
-        return self._client.get(path).raise_for_status().json()
+        return self._answer("GET", path)
 
     def post(self, path: str, **body: Any) -> Any:
-        return self._client.post(path, json=body).raise_for_status().json()
+        return self._answer("POST", path, json=body)
+
+    def _answer(self, method: str, path: str, **content: Any) -> Any:
+        """Asked again while the server's database is busy, as Prefect's own client does."""
+        response = httpx.Response(503)
+        for _ in eventually():
+            response = self._client.request(method, path, **content)
+            if response.status_code != 503:
+                break
+        return response.raise_for_status().json()
 
     def logs(self, flow_run: str, until: str) -> str:
         """The logs of a run; Prefect sends them with a delay, so they are asked for until `until` is there."""

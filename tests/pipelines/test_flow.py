@@ -139,7 +139,9 @@ def test_the_end_of_the_flow_is_the_end_of_its_stages(server: Api, toy: MakeToy,
                 break
         assert flow.wait(60) == {"ctrl-c": 130, "terminate": 143, "cancel": 1, "kill": -signal.SIGKILL}[how]
     assert (repository.root / "a.checkpoint").exists(), "the stage was not asked, but killed"
-    assert (repository.root / ".dvc" / "tmp" / "rwlock").read_text() == "{}", "later runs of dvc would be refused"
+    for _ in eventually():  # a torn file would make dvc refuse all later runs
+        if (repository.root / ".dvc" / "tmp" / "rwlock").read_text() == "{}":
+            break
     assert slots(server) == 0
     if how != "kill":
         assert server.finished(run)["type"] == ("CANCELLED" if how == "cancel" else "CRASHED")
@@ -162,15 +164,16 @@ def test_a_stage_that_does_not_listen_is_killed(toy: MakeToy, monkeypatch: pytes
 
 
 def test_a_flow_that_waits_for_a_gpu_can_be_stopped(server: Api, toy: MakeToy) -> None:
-    repository = toy(a=[], train_b=["a"])
+    repository = toy(a=[], train_waiting=["a"])
     assert pipeline(targets=["a"], gpus=1, return_state=True).is_completed()
     with concurrency("gpu"), running_flow(repository.root, "--gpus", "1", PREFECT_API_URL=server.url) as flow:
         for _ in eventually():
-            if "Finished in state Cached" in (repository.root / "flow.log").read_text():
+            begun = server.post("task_runs/filter", task_runs={"name": {"any_": ["train@waiting"]}})
+            if begun and begun[0]["state_type"] == "RUNNING":
                 break
         flow.send_signal(signal.SIGTERM)
         assert flow.wait(30) == 143
-    assert repository.record("b") is None
+    assert repository.record("waiting") is None
 
 
 def test_a_server_that_is_not_there_is_one_line(toy: MakeToy) -> None:

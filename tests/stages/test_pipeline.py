@@ -189,6 +189,35 @@ def test_killing_dvc_leaves_no_orphan_and_loses_nothing(finished: Project, numbe
         finished.write(tiny_params())
 
 
+def test_ray_workers_stop_with_a_checkpoint_and_die_with_the_stage(finished: Project) -> None:
+    params = tiny_params() | {"compute": {"workers": 2, "device": "cpu"}}
+    params["models"]["digits"]["training"]["steps"] = 200_000
+    finished.write(params)
+    train = ("iddpm", "stage", "train", "digits")
+    known = set(running_logs(finished.root))
+    first = finished.start(*train)
+    second = None
+    try:
+        log = wait_for(lambda: next((p for p in set(running_logs(finished.root)) - known if p.stat().st_size), None))
+        first.send_signal(signal.SIGTERM)
+        output, _ = first.communicate(timeout=90)
+        assert first.returncode == 128 + signal.SIGTERM, output
+        reached = max(int(path.name.split("-")[1]) for path in log.parent.glob("step-*"))
+        second = finished.start(*train)
+        resumed = next(line for line in second.stdout or () if "resumed at step" in line)
+        assert int(resumed.split()[-1]) == reached
+        children = psutil.Process(second.pid).children(recursive=True)
+        assert len(children) > 3  # the raylet and its workers
+        second.kill()
+        second.communicate(timeout=60)
+        wait_for(lambda: not any(child.is_running() for child in children))
+    finally:
+        for process in (first, second):
+            if process is not None:
+                process.kill()
+        finished.write(tiny_params())
+
+
 def running_logs(root: Path) -> list[Path]:
     return list((root / "work" / "train").glob("*/metrics.jsonl"))
 

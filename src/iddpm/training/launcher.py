@@ -1,10 +1,12 @@
 """Ray Train around the diffusion loop: in this process, on workers of this machine, or on a cluster."""
 
 import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 
 from iddpm.errors import UserError
 from iddpm.params import Compute, Device, Model
@@ -30,11 +32,28 @@ def _worker(config: dict[str, Any]) -> None:
     """Runs in every Ray worker. A user's mistake travels by file, since Ray would retry an exception."""
     work = WorkFolder(Path(config["work"]))
     try:
+        if config["rendezvous"]:
+            _join_process_group(work.path, config["rendezvous"])
         run_diffusion_training(
             Model.model_validate_json(config["model"]), Path(config["shards"]), work, Device(config["device"])
         )
     except UserError as error:
         work.error.write_text(str(error))
+
+
+def _join_process_group(work: Path, backend: str) -> None:
+    """Form the process group of this machine's workers over a file: no port is open but on loopback."""
+    import ray.train
+    import ray.util
+
+    group = ray.util.get_current_placement_group()  # of this attempt: a restarted group must not meet an old file
+    context = ray.train.get_context()
+    dist.init_process_group(
+        backend,
+        init_method=f"file://{work}/rendezvous-{group.id.hex()}",
+        rank=context.get_world_rank(),
+        world_size=context.get_world_size(),
+    )
 
 
 def launch_diffusion_training(model: Model, shards: Path, work: WorkFolder, compute: Compute) -> bool:
@@ -45,33 +64,52 @@ def launch_diffusion_training(model: Model, shards: Path, work: WorkFolder, comp
     work.error.unlink(missing_ok=True)
     _prepare_environment()
     import ray
-    from ray.train import FailureConfig, RunConfig, ScalingConfig
-    from ray.train.torch import TorchConfig, TorchTrainer
 
     use_gpu = compute.workers > 0 and _start_ray(compute)
     device = compute.device if compute.workers == 0 else Device.CUDA if use_gpu else Device.CPU
-    trainer = TorchTrainer(
-        _worker,
-        train_loop_config={
-            "model": model.model_dump_json(),
-            "shards": str(shards.resolve()),
-            "work": str(work.path.resolve()),
-            "device": device.value,
-        },
-        scaling_config=ScalingConfig(num_workers=compute.workers, use_gpu=use_gpu),
-        torch_config=TorchConfig(backend="nccl" if use_gpu else "gloo"),
-        run_config=RunConfig(
-            storage_path=str((work.path / "ray").resolve()), failure_config=FailureConfig(max_failures=WORKER_RESTARTS)
-        ),
-    )
+    backend = "nccl" if use_gpu else "gloo"
+    on_this_machine = compute.workers > 0 and not os.environ.get("RAY_ADDRESS")
+    config = {
+        "model": model.model_dump_json(),
+        "shards": str(shards.resolve()),
+        "work": str(work.path.resolve()),
+        "device": device.value,
+        "rendezvous": backend if on_this_machine else "",
+    }
     try:
-        trainer.fit()
+        _make_trainer(config, compute.workers, use_gpu, None if on_this_machine else backend).fit()
     finally:
         if compute.workers > 0:
             ray.shutdown()
     if work.error.exists():
         raise UserError(work.error.read_text())
     return work.finished.exists()
+
+
+def _make_trainer(config: dict[str, Any], workers: int, use_gpu: bool, ray_backend: str | None) -> Any:
+    """The TorchTrainer; without `ray_backend` the workers form their process group themselves."""
+    from ray.train import FailureConfig, RunConfig, ScalingConfig
+    from ray.train.backend import Backend
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    class Trainer(TorchTrainer):  # type: ignore[misc]
+        def _register_sigint_handler(self, controller: Any) -> None:
+            """Ray would abort the run; the stage's own handler asks it for a checkpoint."""
+
+    class OwnProcessGroup(TorchConfig):  # type: ignore[misc]
+        """Leaves the process group to the workers: Ray's rendezvous listens on every interface."""
+
+        backend_cls = Backend
+
+    return Trainer(
+        _worker,
+        train_loop_config=config,
+        scaling_config=ScalingConfig(num_workers=workers, use_gpu=use_gpu),
+        torch_config=TorchConfig(backend=ray_backend) if ray_backend else OwnProcessGroup(),
+        run_config=RunConfig(
+            storage_path=f"{config['work']}/ray", failure_config=FailureConfig(max_failures=WORKER_RESTARTS)
+        ),
+    )
 
 
 def _prepare_environment() -> None:
@@ -81,12 +119,14 @@ def _prepare_environment() -> None:
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     if not os.environ.get("RAY_ADDRESS"):
         os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+        os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
 
 
 def _start_ray(compute: Compute) -> bool:
     """Connect to the cluster at RAY_ADDRESS or start one here; whether the workers get a GPU each."""
     import ray
 
+    on_term = signal.getsignal(signal.SIGTERM)
     if os.environ.get("RAY_ADDRESS"):
         ray.init(log_to_driver=False)
     else:
@@ -96,6 +136,7 @@ def _start_ray(compute: Compute) -> bool:
             log_to_driver=False,
             _node_ip_address="127.0.0.1",
         )
+    signal.signal(signal.SIGTERM, on_term)  # ray.init has put its own handler there
     gpus = int(ray.cluster_resources().get("GPU", 0))
     if compute.device is Device.CUDA and gpus < compute.workers:
         ray.shutdown()

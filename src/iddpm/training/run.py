@@ -47,7 +47,7 @@ class WorkFolder:
         for path in self.path.iterdir():
             if path.is_dir():
                 shutil.rmtree(path)
-        for path in (self.messages, self.stop_request, self.error):
+        for path in (self.messages, self.stop_request, self.error, *self.path.glob("rendezvous-*")):
             path.unlink(missing_ok=True)
 
     def report(self, message: str) -> None:
