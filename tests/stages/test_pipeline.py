@@ -169,9 +169,10 @@ def test_a_model_of_other_parameters_is_refused_by_key(finished: Project) -> Non
 def test_killing_dvc_leaves_no_orphan_and_loses_nothing(finished: Project, number: signal.Signals) -> None:
     """The stage ends by itself within seconds, with a checkpoint, and the next repro goes on from there."""
     change(finished, "models.digits.training.steps", 100_000 + int(number))
+    known = set(running_logs(finished.root))
     process = finished.start("dvc", "repro", "train@digits", SHELL="/bin/sh")  # a shell that stays, if it can
     try:
-        log = wait_for(lambda: next((p for p in running_logs(finished.root) if p.read_text().count("\n") >= 3), None))
+        log = wait_for(lambda: new_log(finished, known, rows=3))
         stage = next(p for p in psutil.Process(process.pid).children(recursive=True) if "stage" in p.cmdline())
         process.send_signal(number)
         process.communicate(timeout=60)
@@ -198,7 +199,7 @@ def test_ray_workers_stop_with_a_checkpoint_and_die_with_the_stage(finished: Pro
     first = finished.start(*train)
     second = None
     try:
-        log = wait_for(lambda: next((p for p in set(running_logs(finished.root)) - known if p.stat().st_size), None))
+        log = wait_for(lambda: new_log(finished, known, rows=1))
         first.send_signal(signal.SIGTERM)
         output, _ = first.communicate(timeout=90)
         assert first.returncode == 128 + signal.SIGTERM, output
@@ -220,6 +221,12 @@ def test_ray_workers_stop_with_a_checkpoint_and_die_with_the_stage(finished: Pro
 
 def running_logs(root: Path) -> list[Path]:
     return list((root / "work" / "train").glob("*/metrics.jsonl"))
+
+
+def new_log(project: Project, known: set[Path], rows: int) -> Path | None:
+    """The metrics log of a training that started since, once it has that many rows."""
+    logs = set(running_logs(project.root)) - known
+    return next((path for path in logs if path.read_text().count("\n") >= rows), None)
 
 
 def wait_for(condition: Any, seconds: float = 90) -> Any:
