@@ -47,6 +47,7 @@ def test_set_keeps_comments_and_refuses_nonsense(project: Project) -> None:
     assert "unknown parameter" in fails(project, "set", "models.digits.training.lr=1")
     assert "no section 'nobody'" in fails(project, "set", "models.nobody.training.steps=1")
     assert "KEY=VALUE" in fails(project, "set", "steps")
+    assert "is not a YAML value" in fails(project, "set", "samplings.ddim-25.steps=[1,")
     assert (project.root / "params.yaml").read_text() == after
 
 
@@ -60,6 +61,7 @@ def test_set_keeps_comments_and_refuses_nonsense(project: Project) -> None:
         (["stage", "train", "digits"], "data/shards/digits: missing; `dvc repro"),
         (["draw", "runs/models/digits", "x.png"], "no checkpoint here"),
         (["draw", "runs/models/digits", "x.jpg"], "name a .png picture or an .npz"),
+        (["set", "samplings.nobody.steps=1"], "no section 'nobody'"),
         (["register", "digits"], "no checkpoint here"),
     ],
 )

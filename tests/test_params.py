@@ -9,7 +9,7 @@ import yaml
 from iddpm.checks import load_params
 from iddpm.errors import UserError
 
-from .conftest import tiny_params
+from .conftest import TINY, tiny_params
 
 
 def complain(tmp_path: Path, params: Any) -> str:
@@ -30,7 +30,11 @@ def test_tiny_parameters_are_sound(tmp_path: Path) -> None:
     [
         ("models.digits.training.learnin_rate", 1e-3, "models.digits.training.learnin_rate: unknown parameter"),
         ("modells", {}, "modells: unknown parameter"),
-        ("models.digits.training.learning_rate", "1e-4", "write 1.0e-4"),
+        (
+            "models.digits.training.learning_rate",
+            "fast",
+            "models.digits.training.learning_rate: input should be a valid",
+        ),
         ("models.digits.training.learning_rate", 0, "models.digits.training.learning_rate: input should be greater"),
         ("models.digits.training.steps", 2.5, "models.digits.training.steps: "),
         ("models.digits.training.steps", "many", "models.digits.training.steps: "),
@@ -59,6 +63,7 @@ def test_tiny_parameters_are_sound(tmp_path: Path) -> None:
         ("surrogates.sngan.batch_size", 2000, "surrogates.sngan.batch_size: 2000 is more than"),
         ("evaluations.ancestral.samples", "x", "evaluations.ancestral.samples: 'x' is not in"),
         ("evaluations.ancestral.neighbours", 20, "20 neighbours need more than the 20 samples"),
+        ("evaluations.ancestral.kid_subset_size", 1499, "1499 is more than the 1498 train images of digits"),
         ("evaluations.ancestral.kid_subset_size", 21, "kid_subset_size: 21 is more than the 20"),
         ("likelihoods.digits.images", 300, "likelihoods.digits.images: 300 is more than the 299 images"),
         ("datasets.bad name", {"source": "digits"}, "datasets.bad name: "),
@@ -89,6 +94,16 @@ def test_all_mistakes_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["[1, 2]", "a: [", "a: 2020-01-01", ""])
 def test_not_a_parameter_file(tmp_path: Path, text: str) -> None:
     assert str(tmp_path / "params.yaml") in complain(tmp_path, text)
+
+
+def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(TINY.replace("1.0e-3", "1e-3"))
+    assert load_params(path).models["digits"].training.learning_rate == 0.001
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    assert "steps" in complain(tmp_path, TINY.replace("steps: 4,", "steps: 4, steps: 5,"))
 
 
 def test_missing_file(tmp_path: Path) -> None:

@@ -3,9 +3,12 @@
 import re
 import tomllib
 
+import grimp
 import pytest
+import yaml
 
 from iddpm.checks import load_params
+from iddpm.stages.run import ENTRY_POINTS
 
 from .conftest import ROOT
 
@@ -34,5 +37,30 @@ def test_presets_are_sound_and_say_what_they_are(path) -> None:
     assert path.read_text().startswith("# ")
 
 
-def test_committed_parameters_are_the_default_preset() -> None:
-    load_params(ROOT / "params.yaml")
+CARRIERS = {
+    "iddpm.checks", "iddpm.errors", "iddpm.evaluation", "iddpm.stages", "iddpm.stages.context",
+    "iddpm.stages.progress", "iddpm.stages.run", "iddpm.stages.shard", "iddpm.stages.train", "iddpm.training",
+}  # fmt: skip
+"""What surrounds a stage, or hands files on, without bearing on its result."""
+
+
+@pytest.mark.parametrize("kind", sorted(ENTRY_POINTS))
+def test_every_source_a_stage_rests_on_is_among_its_dependencies(kind: str) -> None:
+    graph = grimp.build_graph("iddpm")
+    module = f"iddpm.stages.{ENTRY_POINTS[kind][0]}"
+    needed, waiting = {module}, [module]
+    while waiting:
+        for imported in graph.find_modules_directly_imported_by(waiting.pop()):
+            if imported not in needed | CARRIERS and not imported.startswith("iddpm.tracking"):
+                needed.add(imported)
+                if imported != "iddpm.params":  # it imports names of choices, nothing that computes
+                    waiting.append(imported)
+    if kind in ("surrogate", "train"):
+        needed.discard("iddpm.evaluation.figures")  # its curves are no output
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    declared = [ROOT / path for path in stages[kind].get("do", stages[kind])["deps"] if path.startswith("src/")]
+    assert all(path.exists() for path in declared)
+    for name in needed - CARRIERS:
+        file = ROOT / "src" / name.replace(".", "/")
+        file = file if file.is_dir() else file.with_suffix(".py")
+        assert any(file == path or file.is_relative_to(path) for path in declared), f"{kind} rests on {name}"

@@ -7,7 +7,17 @@ from iddpm.data.sources import known_card
 from iddpm.diffusion import GaussianDiffusion, Objective, truncated_process
 from iddpm.errors import UserError
 from iddpm.nets.sngan import bottom_size
-from iddpm.params import Conditioning, Likelihood, Model, Params, Sampling, Surrogate, SurrogateSampling, read_params
+from iddpm.params import (
+    Conditioning,
+    Evaluation,
+    Likelihood,
+    Model,
+    Params,
+    Sampling,
+    Surrogate,
+    SurrogateSampling,
+    read_params,
+)
 from iddpm.training.build import build_process
 
 
@@ -34,9 +44,7 @@ def contradictions(params: Params) -> Iterator[str]:
         path = f"evaluations.{name}"
         yield from _reference(f"{path}.samples", evaluation.samples, params, "samplings", "surrogate_samplings")
         yield from _reference(f"{path}.dataset", evaluation.dataset, params, "datasets")
-        yield from _check_evaluation(
-            path, evaluation.samples, evaluation.neighbours, evaluation.kid_subset_size, params
-        )
+        yield from _check_evaluation(path, evaluation, params)
     for name, likelihood in params.likelihoods.items():
         yield from _check_likelihood(f"likelihoods.{name}", likelihood, params)
 
@@ -153,14 +161,18 @@ def _check_start(
         yield f"{path}.steps: {error}"
 
 
-def _check_evaluation(path: str, samples: str, neighbours: int, kid_subset_size: int, params: Params) -> Iterator[str]:
-    sampling = params.samplings.get(samples) or params.surrogate_samplings.get(samples)
-    if sampling is None:
-        return
-    if neighbours >= sampling.count:
-        yield f"{path}.neighbours: {neighbours} neighbours need more than the {sampling.count} samples of {samples}"
-    if kid_subset_size > sampling.count:
-        yield f"{path}.kid_subset_size: {kid_subset_size} is more than the {sampling.count} samples of {samples}"
+def _check_evaluation(path: str, evaluation: Evaluation, params: Params) -> Iterator[str]:
+    sets = {}
+    if sampling := params.samplings.get(evaluation.samples) or params.surrogate_samplings.get(evaluation.samples):
+        sets[f"samples of {evaluation.samples}"] = sampling.count
+    if evaluation.dataset in params.datasets:
+        reference = known_card(params.datasets[evaluation.dataset])
+        sets[f"{evaluation.split} images of {evaluation.dataset}"] = reference.counts[evaluation.split]
+    for what, count in sets.items():
+        if evaluation.neighbours >= count:
+            yield f"{path}.neighbours: {evaluation.neighbours} neighbours need more than the {count} {what}"
+        if evaluation.kid_subset_size > count:
+            yield f"{path}.kid_subset_size: {evaluation.kid_subset_size} is more than the {count} {what}"
 
 
 def _check_likelihood(path: str, likelihood: Likelihood, params: Params) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """The `iddpm` command. Imports happen inside the commands, so that help is instant."""
 
+import ctypes
 import errno
 import os
 import signal
@@ -14,6 +15,7 @@ from iddpm.errors import UserError
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "1")
 
+PR_SET_PDEATHSIG = 1
 STAGES = ("shard", "surrogate", "train", "sample", "surrogate-sample", "evaluate", "likelihood", "report")
 
 app = typer.Typer(
@@ -81,6 +83,7 @@ def stage(
         raise UserError(f"stage {kind!r}: there is no such stage ({', '.join(STAGES)})")
     if bool(name) == (kind == "report"):
         raise UserError(f"stage {kind}: " + ("takes no name" if name else "needs the name of an entry of params.yaml"))
+    _end_with_parent()  # before the imports, which take seconds
     from iddpm.stages.run import run_stage
 
     run_stage(kind, name, project_root())
@@ -92,7 +95,7 @@ def prune() -> None:
     from iddpm.stages.prune import prune as prune_outputs
 
     for path in prune_outputs(project_root()):
-        print(f"removed {path} (in DVC's cache)")
+        print(f"removed {path}")
 
 
 @app.command()
@@ -149,13 +152,22 @@ def draw(
     steps: Annotated[str, typer.Option(help="Reverse steps: 100, '10,8,6' or 'ddim50'.")] = "100",
     sampler: Annotated[str, typer.Option(help="ancestral or ddim.")] = "ancestral",
     seed: Annotated[int, typer.Option(min=0, help="Of all noise.")] = 0,
-    label: Annotated[int | None, typer.Option(help="One class for all images; else they go round.")] = None,
+    label: Annotated[int | None, typer.Option(min=0, help="One class for all images; else they go round.")] = None,
 ) -> None:
     """Draw images from a model folder or from the MLflow registry."""
     from iddpm.stages.publish import draw_to_file
 
     draw_to_file(project_root(), model, out, count, steps, sampler, seed, label)
     print(f"{count} images in {out}")
+
+
+def _end_with_parent() -> None:
+    """Linux sends TERM when the parent dies: a killed dvc leaves no orphan."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:
+            sys.exit(128 + signal.SIGTERM)
 
 
 def main() -> None:

@@ -5,8 +5,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from iddpm.diffusion import Mean, Objective, Sampler, TimestepSampling, Variance
 from iddpm.errors import UserError
@@ -244,10 +245,10 @@ class Params(Section):
 def read_params(path: Path) -> Params:
     """Parse and type-check a parameter file. UserError lists every problem as "file: key: what is wrong"."""
     try:
-        data = yaml.safe_load(path.read_text())
+        data = YAML(typ="safe").load(path)  # as DVC reads it: 1e-4 is a number, a key given twice is refused
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run in the project's folder, or choose a preset") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
         raise UserError(f"{path}: must hold a dictionary of sections")
@@ -266,8 +267,5 @@ def _describe(problem: Any) -> str:
         return f"{path}: unknown parameter"
     if problem["type"] == "missing":
         return f"{path}: is missing"
-    hint = ""
-    if isinstance(value, str) and problem["type"] in ("float_type", "int_type") and "e" in value.lower():
-        hint = " (YAML reads 1e-4 as text: write 1.0e-4)"
     shown = f", not {value!r}" if not isinstance(value, dict) else ""
-    return f"{path}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}{hint}"
+    return f"{path}: {problem['msg'][0].lower()}{problem['msg'][1:]}{shown}"

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from iddpm.checks import load_params
 from iddpm.errors import UserError
+from iddpm.params import read_params
 
 
 def listing(root: Path) -> list[str]:
@@ -38,6 +40,7 @@ def assign(root: Path, assignments: list[str]) -> None:
     yaml.preserve_quotes = True
     yaml.width = 1000
     target = root / "params.yaml"
+    read_params(target)  # a file that cannot be read at all is refused with its own message
     data = yaml.load(target)
     for assignment in assignments:
         key, separator, text = assignment.partition("=")
@@ -51,7 +54,10 @@ def assign(root: Path, assignments: list[str]) -> None:
             section = section[parent]
         if not isinstance(section, dict):
             raise UserError(f"params.yaml: {key}: {parents[-1]} is a value, not a section")
-        section[last] = YAML().load(text)
+        try:
+            section[last] = YAML().load(text)
+        except YAMLError:
+            raise UserError(f"{key}: {text!r} is not a YAML value") from None
     candidate = target.with_name(".params.yaml.new")
     try:
         with open(candidate, "w") as stream:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from iddpm.data.sources import DIGITS_CARD, Digits
-from iddpm.evaluation import label_accuracy, score_images
+from iddpm.data.sources import Digits
+from iddpm.evaluation import label_accuracy, score_classes, score_images
 from iddpm.evaluation.manifold import precision_recall
 from iddpm.evaluation.scores import frechet_distance
 from iddpm.params import Evaluation
@@ -31,7 +31,9 @@ def test_digits_are_scikit_learns(digits: dict) -> None:
 
 
 def scores(images: np.ndarray, digits: dict) -> dict[str, float]:
-    return score_images(images, *digits["train"], DIGITS_CARD, EVALUATION)
+    return score_images(images, digits["train"][0], EVALUATION) | score_classes(
+        images, None, *digits["train"], EVALUATION
+    )
 
 
 def test_scores_fail_when_they_should(digits: dict) -> None:

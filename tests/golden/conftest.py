@@ -6,8 +6,11 @@ from pathlib import Path
 GOLDEN = Path(os.environ.get("IDDPM_GOLDEN") or Path(__file__).parent / "data")
 
 
+PATTERNS = ("diffusion_*.npz", "tables*.json", "unet_*.npz")
+
+
 def golden_files(pattern: str) -> list[Path]:
-    files = sorted(GOLDEN.glob(pattern))
-    if not files and "IDDPM_GOLDEN" not in os.environ:
-        raise FileNotFoundError(f"no {pattern} in {GOLDEN}")
-    return files
+    """Files of one format; a folder with none of any format is a mistake, not a pass."""
+    if not any(path for known in PATTERNS for path in GOLDEN.glob(known)):
+        raise FileNotFoundError(f"IDDPM_GOLDEN: none of {', '.join(PATTERNS)} in {GOLDEN}")
+    return sorted(GOLDEN.glob(pattern))

@@ -9,6 +9,8 @@ import pytest
 from iddpm.tracking import Courier, deliver, deliver_pending
 from tests.tracking.conftest import all_runs, append_row, curve, parent_run, record, stage_run
 
+pytestmark = pytest.mark.tools
+
 
 def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + 30

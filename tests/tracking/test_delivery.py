@@ -39,6 +39,8 @@ with (run_dir / "metrics.jsonl").open("a", buffering=1) as log:
 os.kill(os.getpid(), 9)
 """
 
+pytestmark = pytest.mark.tools
+
 
 def test_a_finished_run_arrives_with_all_it_has(root: Path) -> None:
     run_dir = root / "work/train/abc"

@@ -1,5 +1,6 @@
 """Checkpoints are whole or passed over."""
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -54,16 +55,24 @@ def test_pruning_keeps_two_that_verify(tmp_path: Path) -> None:
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["step-000000020", "step-000000030", "step-000000040"]
 
 
-def test_a_failed_save_leaves_nothing_and_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("largest", [1000, 5000])  # bytes: in the weights, in state.pt
+def test_a_disk_that_is_full_loses_nothing(tmp_path: Path, largest: int) -> None:
     save(tmp_path, 10)
-
-    def full_disk(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("iddpm.training.checkpoint.save_file", full_disk)
-    with pytest.raises(OSError, match="No space left"):
-        save(tmp_path, 20)
+    padded = STATE | {"padding": torch.zeros(10_000)}
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"step-000000020: could not be written"):
+            save_step(tmp_path, 20, {"kind": "test"}, WEIGHTS, padded)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [path.name for path in tmp_path.iterdir()] == ["step-000000010"]
+
+
+def test_what_a_kill_left_is_cleared_away(tmp_path: Path) -> None:
+    (tmp_path / ".step-000000010.123.tmp").mkdir()
+    save(tmp_path, 20)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-000000020"]
 
 
 def test_state_is_never_unpickled(tmp_path: Path) -> None:

@@ -103,12 +103,15 @@ run_diffusion_training(model, shards, work, Device.CPU)
 """
 
 
-def test_kill_9_and_resumed_is_bit_for_bit_the_same(shards: Path, uninterrupted: WorkFolder, tmp_path: Path) -> None:
+@pytest.mark.parametrize("rows_before", [1, 3])
+def test_kill_9_and_resumed_is_bit_for_bit_the_same(
+    shards: Path, uninterrupted: WorkFolder, tmp_path: Path, rows_before: int
+) -> None:
     work = WorkFolder(tmp_path)
     command = [sys.executable, "-c", KILLED_RUN, model().model_dump_json(), str(shards), str(tmp_path)]
     process = subprocess.Popen(command)
     deadline = time.monotonic() + 120
-    while len(work.metrics.rows()) < 2 and process.poll() is None:
+    while len(work.metrics.rows()) < rows_before and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -184,6 +187,27 @@ def test_a_gradient_that_stays_non_finite_ends_the_run(
     kept = sorted(path.name for path in tmp_path.glob("step-*"))
     assert kept == ["step-000000006", "step-000000009"]
     assert all(torch.isfinite(value).all() for value in torch_weights(tmp_path / kept[-1]))
+
+
+def test_one_non_finite_step_is_skipped_and_spoils_nothing(
+    shards: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the importance sampler has warmed up: 16 steps of 16 images are more than 10 losses for each of T = 3."""
+    from iddpm.training.loop import DiffusionTraining
+
+    original = DiffusionTraining._images
+
+    def poisoned(self: DiffusionTraining, positions: torch.Tensor) -> Any:
+        images, labels = original(self, positions)
+        return (images * float("nan") if int(positions[0]) == 16 * 16 else images), labels
+
+    monkeypatch.setattr(DiffusionTraining, "_images", poisoned)
+    work = WorkFolder(tmp_path)
+    assert run_diffusion_training(model(), shards, work, Device.CPU)
+    assert [row["skipped_steps"] for row in work.metrics.rows()] == pytest.approx([0, 0, 0, 0.2, 0])
+    assert all(value == value for row in work.metrics.rows() for value in row.values())
+    state = torch.load(tmp_path / "step-000000021" / "state.pt", weights_only=True)["trainee"]["timestep_sampler"]
+    assert (state["counts"] >= 10).all() and torch.isfinite(state["losses"]).all()
 
 
 def torch_weights(checkpoint: Path) -> list[torch.Tensor]:

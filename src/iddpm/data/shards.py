@@ -90,6 +90,11 @@ class ShardFolder:
         except (KeyError, TypeError) as error:
             raise UserError(f"{folder}: index.json or card.json is damaged ({error}); rerun the shard stage") from None
 
+    @property
+    def index_sha256(self) -> str:
+        """Of index.json, and so of every shard."""
+        return hashlib.sha256((self.folder / "index.json").read_bytes()).hexdigest()
+
     def _read_json(self, name: str) -> Any:
         try:
             return json.loads((self.folder / name).read_text())

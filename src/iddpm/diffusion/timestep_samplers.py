@@ -29,11 +29,15 @@ class TimestepSampler(Protocol):
 
 
 def draw_timesteps(sampler: TimestepSampler, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-    """Timesteps int64 [N] for uniforms [N] in [0, 1), and loss weights 1 / (T p) float32 [N]."""
-    probabilities = sampler.probabilities().to(uniforms.device)
+    """Timesteps int64 [N] for uniforms [N] in [0, 1), and loss weights 1 / (T p) float32 [N].
+
+    Computed on the CPU, so that every device draws the same timesteps.
+    """
+    probabilities = sampler.probabilities()
     cumulative = probabilities.cumsum(0)
-    t = torch.searchsorted(cumulative, uniforms * cumulative[-1], right=True).clamp(max=len(probabilities) - 1)
-    return t, (1.0 / (len(probabilities) * probabilities[t])).to(torch.float32)
+    t = torch.searchsorted(cumulative, uniforms.cpu() * cumulative[-1], right=True).clamp(max=len(probabilities) - 1)
+    weights = (1.0 / (len(probabilities) * probabilities[t])).to(torch.float32)
+    return t.to(uniforms.device), weights.to(uniforms.device)
 
 
 class UniformSampler:

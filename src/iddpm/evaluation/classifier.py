@@ -5,6 +5,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+CLASSIFIED_SOURCES = ("digits",)
+"""Sources whose images this classifier tells apart well enough to judge samples by it."""
+
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 

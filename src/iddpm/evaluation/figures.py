@@ -7,12 +7,14 @@ from typing import Any
 import matplotlib
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+DIFFUSION_CURVES = ("loss", "mse", "vb")
+GAN_CURVES = ("discriminator_loss", "generator_loss")
 
 Point = tuple[float, float, str]
 STYLE = {
@@ -24,19 +26,6 @@ STYLE = {
     "axes.spines.right": False,
     "svg.hashsalt": "iddpm",
 }
-
-
-def image_grid(images: npt.NDArray[np.uint8], path: Path, columns: int = 10, smallest: int = 40) -> None:
-    """Tile uint8 images [N, H, W, C] row by row, enlarged by whole factors to at least `smallest` pixels."""
-    factor = max(1, -(-smallest // images.shape[1]))
-    large = images.repeat(factor, axis=1).repeat(factor, axis=2)
-    count, height, width, channels = large.shape
-    rows = -(-count // columns)
-    canvas = np.full((rows * (height + 2) + 2, columns * (width + 2) + 2, channels), 255, dtype=np.uint8)
-    for number, image in enumerate(large):
-        top, left = 2 + number // columns * (height + 2), 2 + number % columns * (width + 2)
-        canvas[top : top + height, left : left + width] = image
-    Image.fromarray(canvas[..., 0] if channels == 1 else canvas).save(path, optimize=True)
 
 
 def training_curves(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path) -> None:

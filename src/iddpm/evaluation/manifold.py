@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-BLOCK = 4096
+BLOCK = 1024
 
 
 def precision_recall(samples: Tensor, reference: Tensor, neighbours: int) -> tuple[float, float]:

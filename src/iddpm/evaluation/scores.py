@@ -1,12 +1,15 @@
 """Distance, KID, inception score, precision and recall of one set of images against another."""
 
+import warnings
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from iddpm.data import Card
-from iddpm.evaluation.classifier import class_probabilities, pixel_features
+from iddpm.evaluation.classifier import class_probabilities, label_accuracy, pixel_features
 from iddpm.evaluation.manifold import precision_recall
 from iddpm.params import Evaluation
 
@@ -25,28 +28,44 @@ class _Given(nn.Module):
         return features
 
 
-def score_images(
-    images: Images, reference: Images, reference_labels: Labels, card: Card, evaluation: Evaluation
-) -> dict[str, float]:
+def score_images(images: Images, reference: Images, evaluation: Evaluation) -> dict[str, float]:
     """Scores of uint8 images [N, H, W, C] against a reference [M, H, W, C] in the evaluation's feature space.
 
     frechet_distance (float64, covariance with ddof 1; of pixels, so never to be called FID), kid and its
-    standard deviation over subsets, precision, recall, and the inception score where the data has labels.
+    standard deviation over subsets, precision and recall.
     """
     samples, real = (torch.from_numpy(pixel_features(array)) for array in (images, reference))
-    scores = {"frechet_distance": frechet_distance(samples, real)}
-    with torch.random.fork_rng(devices=[]):  # torchmetrics draws subsets and splits from the global generator
-        torch.manual_seed(evaluation.seed)
-        scores["kid"], scores["kid_std"] = kernel_distance(
-            samples, real, evaluation.kid_subsets, evaluation.kid_subset_size
-        )
-        if card.classes:
-            probabilities = class_probabilities(images, reference, reference_labels)
-            scores["inception_score"], scores["inception_score_std"] = inception_score(
-                torch.from_numpy(probabilities), evaluation.inception_splits
-            )
-    scores["precision"], scores["recall"] = precision_recall(samples, real, evaluation.neighbours)
+    kid, kid_std = _seeded(
+        evaluation.seed, kernel_distance, samples, real, evaluation.kid_subsets, evaluation.kid_subset_size
+    )
+    precision, recall = precision_recall(samples, real, evaluation.neighbours)
+    return {
+        "frechet_distance": frechet_distance(samples, real),
+        "kid": kid,
+        "kid_std": kid_std,
+        "precision": precision,
+        "recall": recall,
+    }
+
+
+def score_classes(
+    images: Images, asked: Labels | None, real_images: Images, real_labels: Labels, evaluation: Evaluation
+) -> dict[str, float]:
+    """Scores by a classifier of the real training split: inception score and, if labels were asked for, accuracy."""
+    probabilities = torch.from_numpy(class_probabilities(images, real_images, real_labels))
+    score, deviation = _seeded(evaluation.seed, inception_score, probabilities, evaluation.inception_splits)
+    scores = {"inception_score": score, "inception_score_std": deviation}
+    if asked is not None:
+        scores["label_accuracy"] = label_accuracy(images, asked, real_images, real_labels)
     return scores
+
+
+def _seeded(seed: int, score: Callable[..., tuple[float, float]], *arguments: Any) -> tuple[float, float]:
+    """torchmetrics draws subsets and splits from the global generator."""
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer")
+        torch.manual_seed(seed)
+        return score(*arguments)
 
 
 def frechet_distance(samples: Tensor, reference: Tensor) -> float:

@@ -1,7 +1,6 @@
 """What surrounds every stage: parameters, input hashes, resume folder, signals, the record and the tracking."""
 
 import contextlib
-import ctypes
 import hashlib
 import importlib.metadata
 import json
@@ -25,7 +24,7 @@ from iddpm.checks import load_params
 from iddpm.errors import UserError
 from iddpm.params import Params
 from iddpm.tracking import Courier, Pipeline, RunRecord
-from iddpm.training import Checkpoint
+from iddpm.training.checkpoint import Checkpoint
 
 GROUPS = {
     "shard": "datasets",
@@ -39,7 +38,6 @@ GROUPS = {
 """Stage -> the dictionary of params.yaml it runs over; the report runs once."""
 
 RECORDED_PACKAGES = ("iddpm", "torch", "numpy", "scikit-learn", "torchmetrics", "webdataset", "ray")
-PR_SET_PDEATHSIG = 1
 SAME_SIGNAL_S = 1.0
 """Signals this close together are one: a dying parent sends one per thread, Ctrl-C reaches us beside dvc's."""
 
@@ -92,7 +90,7 @@ class Stage:
     def open_work(self) -> Path:
         """The folder of this stage's running state, a function of parameters, inputs and code alone."""
         entry = self.entry.model_dump(mode="json") if self.entry else {}
-        key = json.dumps([self.kind, entry, self.inputs, self._code()], sort_keys=True)
+        key = json.dumps([self.address, entry, self.inputs, self._code()], sort_keys=True)
         self.work = self.root / "work" / self.kind / hashlib.sha256(key.encode()).hexdigest()[:16]
         self.work.mkdir(parents=True, exist_ok=True)
         return self.work
@@ -123,7 +121,7 @@ class Stage:
         yield temporary
         final.parent.mkdir(parents=True, exist_ok=True)
         _remove(final)
-        temporary.rename(final)
+        shutil.move(temporary, final)
 
     def stop_with(self, request: Path) -> None:
         """From now on a signal creates `request` instead of interrupting, and is answered at the end."""
@@ -185,7 +183,6 @@ class Stage:
 def running(stage: Stage) -> Iterator[None]:
     """Around a stage's work: ends with its parent, holds the resume folder alone, tracks how it went."""
     previous = {number: signal.signal(number, stage.on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    _end_with_parent()
     lock = filelock.FileLock(stage.open_work().with_suffix(".lock"))
     try:
         lock.acquire(timeout=0)
@@ -212,11 +209,17 @@ def current_pipeline(params: Params) -> Pipeline:
     stages = [f"{kind}@{name}" for kind, group in GROUPS.items() for name in getattr(params, group)]
     key, name = os.environ.get("IDDPM_PIPELINE_KEY"), os.environ.get("IDDPM_PIPELINE_NAME")
     if not key:
-        parent = next((p for p in psutil.Process().parents() if "dvc" in " ".join(p.cmdline()[:3])), psutil.Process())
+        parent = next((process for process in psutil.Process().parents() if _is_dvc(process)), psutil.Process())
         started = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(parent.create_time()))
         key = f"{platform.node()}-{parent.pid}-{int(parent.create_time())}"
         name = f"dvc repro {started}" if parent.pid != os.getpid() else f"by hand {started}"
     return Pipeline(key=key, name=name or key, stages=(*stages, "report"))
+
+
+def _is_dvc(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):  # on some machines other users' processes are hidden
+        return any(Path(word).name == "dvc" for word in process.cmdline()[:4])
+    return False
 
 
 def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -254,17 +257,9 @@ def git_commit(root: Path) -> str:
 
 def say(message: str) -> None:
     """A line for the user, beside whatever progress is shown."""
-    print(message, file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError):  # whoever read our output may be gone, and a checkpoint still to be written
+        print(message, file=sys.stderr, flush=True)
 
 
 def _remove(path: Path) -> None:
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-
-
-def _end_with_parent() -> None:
-    """Linux sends TERM when the parent dies: a killed dvc leaves no orphan."""
-    if sys.platform == "linux":
-        parent = os.getppid()
-        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != parent:
-            raise StageInterrupted(signal.SIGTERM)

@@ -9,13 +9,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from iddpm.data import Card
+from iddpm.data.sources import Card
 from iddpm.diffusion import Denoiser, Sampler, reverse_chain, surrogate_start, truncated_process
 from iddpm.errors import UserError
 from iddpm.params import Conditioning, Device, Model, Surrogate, Weights
 from iddpm.randomness import PositionalRandom
-from iddpm.training import Checkpoint, build_network, build_process, open_checkpoint, resolve_device
-from iddpm.training.build import build_gan
+from iddpm.training.build import build_gan, build_network, build_process, resolve_device
+from iddpm.training.checkpoint import Checkpoint, open_checkpoint
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
@@ -117,15 +117,21 @@ def draw(
 
 
 def draw_images(
-    model_dir: Path, labels: Labels | None, count: int, sampler: str, steps: str, seed: int, eta: float = 0.0
+    model: DiffusionModel, labels: Labels | None, count: int, sampler: str, steps: str, seed: int, eta: float = 0.0
 ) -> Images:
-    """Draw from a model folder in one call; labels of -1, or none for a conditional model, go round the classes."""
-    model = DiffusionModel(model_dir)
+    """Draw in one call; labels of -1, or none for a conditional model, go round the classes.
+
+    UserError names a label, sampler or step count that the model cannot meet.
+    """
     asked = model.labels(count)
-    if asked is not None and labels is not None:
-        if labels.max(initial=-1) >= model.network.classes:
+    if labels is not None and (labels >= 0).any():
+        if asked is None:
+            raise UserError("label: the model is unconditional")
+        if labels.max() >= model.network.classes:
             raise UserError(f"label {labels.max()}: the model has classes 0 to {model.network.classes - 1}")
         asked = np.where(labels < 0, asked, labels)
+    if sampler not in list(Sampler):
+        raise UserError(f"sampler {sampler!r}: choose {' or '.join(Sampler)}")
     try:
         return draw(model, count, steps=steps, labels=asked, sampler=Sampler(sampler), eta=eta, seed=seed)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""evaluate: samples and a dataset -> runs/metrics/NAME.json."""
+"""evaluate: samples and a dataset -> runs/metrics/NAME.json, with NAME.protocol.json beside it."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,7 @@ import numpy as np
 
 from iddpm.data import ShardFolder
 from iddpm.errors import UserError
-from iddpm.evaluation import label_accuracy, score_images
+from iddpm.evaluation import CLASSIFIED_SOURCES, score_classes, score_images
 from iddpm.params import Evaluation
 from iddpm.stages.context import Stage, running, say
 
@@ -22,22 +22,28 @@ def run(stage: Stage) -> None:
     with running(stage):
         images, labels = _read_samples(samples_path)
         folder = ShardFolder(shards_path)
-        reference, reference_labels = folder.read_split(evaluation.split)
+        reference, _ = folder.read_split(evaluation.split)
         if images.shape[1:] != reference.shape[1:]:
             raise UserError(
                 f"evaluations.{stage.name}.samples: images of {images.shape[1:]} cannot be compared with "
                 f"{reference.shape[1:]} of dataset {evaluation.dataset}"
             )
         say(f"{stage.address}: {len(images)} samples against {len(reference)} images, {evaluation.features}")
-        scores = score_images(images, reference, reference_labels, folder.card, evaluation)
-        if labels is not None and folder.card.source == "digits":
-            scores["label_accuracy"] = label_accuracy(images, labels, *folder.read_split("train"))
-        with stage.output_file(output) as file:
-            content = scores | {"protocol": _protocol(evaluation, samples_path, reference.shape, stage)}
-            file.write_text(json.dumps(content, indent=2) + "\n")
+        scores = score_images(images, reference, evaluation)
+        if folder.card.source in CLASSIFIED_SOURCES:
+            scores |= score_classes(images, labels, *folder.read_split("train"), evaluation)
+        protocol = _protocol(evaluation, samples_path, reference.shape, stage)
+        for path, content in ((output, scores), (protocol_path(output), protocol)):
+            with stage.output_file(path) as file:
+                file.write_text(json.dumps(content, indent=2) + "\n")
+            stage.artifacts.append((path, ""))
         stage.scores = scores
-        stage.artifacts = [(output, "")]
         say(f"{stage.address}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+
+
+def protocol_path(metrics_path: str) -> str:
+    """Where the protocol of the scores at `metrics_path` stands."""
+    return metrics_path.removesuffix(".json") + ".protocol.json"
 
 
 def _read_samples(path: Path) -> tuple[Any, Any]:
@@ -65,7 +71,10 @@ def _protocol(evaluation: Evaluation, samples: Path, reference_shape: tuple[int,
         "rounding": made["rounding"],
         "neighbours": evaluation.neighbours,
         "kid": {"subsets": evaluation.kid_subsets, "subset_size": evaluation.kid_subset_size},
-        "inception_score": {"splits": evaluation.inception_splits, "classifier": "SVC on pixels (RBF), calibrated"},
+        "inception_score": {
+            "splits": evaluation.inception_splits,
+            "classifier": "SVC on pixels (RBF), calibrated, trained on the training split",
+        },
         "seed": evaluation.seed,
         "samples": made,
         "record": stage.record(),

@@ -8,11 +8,12 @@ import numpy as np
 
 from iddpm.checks import load_params
 from iddpm.errors import UserError
-from iddpm.evaluation.figures import image_grid
+from iddpm.evaluation.grid import image_grid
 from iddpm.stages.context import fingerprint, git_commit
-from iddpm.stages.draw import Images, draw_images
+from iddpm.stages.draw import DiffusionModel, Images, draw_images
+from iddpm.stages.evaluate import protocol_path
 from iddpm.tracking import load, register
-from iddpm.training import open_checkpoint
+from iddpm.training.checkpoint import open_checkpoint
 
 
 def register_model(root: Path, model: str, name: str, alias: str, evaluation: str | None, metric: str | None) -> str:
@@ -43,7 +44,7 @@ def _scores(root: Path, model: str, evaluation: str | None) -> tuple[dict[str, f
     if not path.exists():
         raise UserError(f"{path.relative_to(root)}: missing; `dvc repro evaluate@{evaluation}` makes it first")
     metrics = json.loads(path.read_text())
-    protocol = metrics.pop("protocol")
+    protocol = json.loads((root / protocol_path(f"runs/metrics/{evaluation}.json")).read_text())
     made_by = protocol["samples"]["params"]
     shared = {key: value for key, value in protocol.items() if key not in ("samples", "record")}
     shared["sampling"] = {key: value for key, value in made_by.items() if key not in ("model", "surrogate")}
@@ -56,8 +57,6 @@ def draw_to_file(
     """Draw from a model folder, or from the registry when `model` is models:/NAME@ALIAS."""
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"{out}: name a .png picture or an .npz file of samples")
-    if sampler not in ("ancestral", "ddim"):
-        raise UserError(f"--sampler {sampler}: choose ancestral or ddim")
     labels = None if label is None else np.full(count, label, dtype=np.int64)
     images = _draw(root, model, labels, count, sampler, steps, seed)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +68,7 @@ def draw_to_file(
 
 def _draw(root: Path, model: str, labels: Any, count: int, sampler: str, steps: str, seed: int) -> Images:
     if not model.startswith("models:/"):
-        return draw_images(Path(model), labels, count, sampler, steps, seed)
+        return draw_images(DiffusionModel(Path(model)), labels, count, sampler, steps, seed)
     import pandas as pd
 
     rows = pd.DataFrame({"label": np.full(count, -1, dtype=np.int64) if labels is None else labels})

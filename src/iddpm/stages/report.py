@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from iddpm.evaluation.figures import scatter_lines
+from iddpm.evaluation.figures import DIFFUSION_CURVES, GAN_CURVES, scatter_lines, training_curves
 from iddpm.params import Params, Sampling, SurrogateSampling
 from iddpm.stages.context import Stage, running, say
+from iddpm.training.metrics_log import read_csv
 
 OUTPUT = "runs/report"
 COLUMNS = {
@@ -38,6 +39,8 @@ def run(stage: Stage) -> None:
             figures = _figures(folder, rows)
             for path in _pictures(params):
                 shutil.copyfile(stage.root / path, folder / _flat(path))
+            for path, names in _logs(params).items():
+                training_curves(read_csv(stage.root / path), names, folder / _flat(path))
             (folder / "report.md").write_text(_markdown(stage, rows, likelihoods, figures))
         for row in rows:
             stage.scores |= {
@@ -59,8 +62,8 @@ def _read(stage: Stage, path: str) -> dict[str, Any]:
 def _evaluation_row(stage: Stage, name: str) -> dict[str, Any]:
     """One line of the table: what was sampled and how it scored."""
     metrics = _read(stage, f"runs/metrics/{name}.json")
+    made = _read(stage, f"runs/metrics/{name}.protocol.json")["samples"]
     sampling = _sampling(stage.params, stage.params.evaluations[name].samples)
-    made = metrics["protocol"]["samples"]
     start = f"{sampling.surrogate}, t_mid {sampling.t_mid}" if isinstance(sampling, SurrogateSampling) else "noise"
     eta = f", eta {sampling.eta:g}" if sampling.sampler == "ddim" else ""
     return {
@@ -124,8 +127,13 @@ def _figures(folder: Path, rows: list[dict[str, Any]]) -> list[tuple[str, str]]:
 def _pictures(params: Params) -> list[str]:
     grids = [f"runs/samples/{name}/grid.png" for name in (*params.samplings, *params.surrogate_samplings)]
     terms = [f"runs/likelihoods/{name}/terms.png" for name in params.likelihoods]
-    curves = [f"runs/models/{name}/curves.png" for name in params.models]
-    return [*grids, *terms, *curves, *(f"runs/surrogates/{name}/curves.png" for name in params.surrogates)]
+    return [*grids, *terms]
+
+
+def _logs(params: Params) -> dict[str, tuple[str, ...]]:
+    """Each training's log and the metrics to draw from it."""
+    models = {f"runs/models/{name}/metrics.csv": DIFFUSION_CURVES for name in params.models}
+    return models | {f"runs/surrogates/{name}/metrics.csv": GAN_CURVES for name in params.surrogates}
 
 
 def _flat(path: str) -> str:
@@ -144,7 +152,7 @@ def _markdown(
         ]
         parts += [
             "The Frechet distance and KID are computed in pixel space: compare them within this table, never with a "
-            "published FID. Each evaluation's full protocol is in `runs/metrics/`.\n"
+            "published FID. Each evaluation's full protocol is in `runs/metrics/NAME.protocol.json`.\n"
         ]
     if likelihoods:
         lines = [
@@ -159,7 +167,9 @@ def _markdown(
         ]
         parts += ["## Likelihood\n", _table(["likelihood", "bits/dim", "standard error", "images", "split"], lines)]
     parts += [f"## {caption}\n\n![{caption}]({name}.png)\n" for name, caption in figures]
-    parts += [f"## {path}\n\n![{path}]({_flat(path)})\n" for path in _pictures(stage.params)]
+    pictures = {path: _flat(path) for path in _pictures(stage.params)}
+    pictures |= {path: _flat(path).replace(".csv", ".png") for path in _logs(stage.params)}
+    parts += [f"## {path}\n\n![{path}]({picture})\n" for path, picture in pictures.items()]
     record = stage.record()
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     parts += ["## Provenance\n", f"git commit `{record['git_commit'] or 'none'}`; {versions}\n"]

@@ -5,7 +5,7 @@ import time
 
 import numpy as np
 
-from iddpm.evaluation.figures import image_grid
+from iddpm.evaluation.grid import image_grid
 from iddpm.params import Sampling, SurrogateSampling
 from iddpm.stages.context import Stage, fingerprint, running
 from iddpm.stages.draw import DiffusionModel, GanModel, draw

@@ -1,10 +1,13 @@
-"""train and surrogate: shards -> a finished model in runs/models/NAME or runs/surrogates/NAME."""
+"""train and surrogate: shards -> a finished model in runs/models/NAME or runs/surrogates/NAME.
+
+What determines a model is in `iddpm.training`; this module carries files, so dvc.yaml does not list it.
+"""
 
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-from iddpm.evaluation.figures import training_curves
+from iddpm.evaluation.figures import DIFFUSION_CURVES, GAN_CURVES, training_curves
 from iddpm.params import Compute, Model, Surrogate
 from iddpm.stages.context import Stage, StageInterrupted, running, say
 from iddpm.stages.progress import TrainingProgress
@@ -23,7 +26,7 @@ def run(stage: Stage) -> None:
         say(f"{stage.address}: {model.training.steps} steps of {model.training.batch_size} images in {where}")
         return launch_diffusion_training(model, shards, work, compute)
 
-    _train(stage, launch, f"runs/models/{stage.name}", model.dataset, model.training.steps, ("loss", "mse", "vb"))
+    _train(stage, launch, f"runs/models/{stage.name}", model.dataset, model.training.steps, DIFFUSION_CURVES)
 
 
 def run_surrogate(stage: Stage) -> None:
@@ -42,8 +45,7 @@ def run_surrogate(stage: Stage) -> None:
             checkpoint_every=surrogate.checkpoint_every,
         )
 
-    losses = ("discriminator_loss", "generator_loss")
-    _train(stage, launch, f"runs/surrogates/{stage.name}", surrogate.dataset, surrogate.steps, losses)
+    _train(stage, launch, f"runs/surrogates/{stage.name}", surrogate.dataset, surrogate.steps, GAN_CURVES)
 
 
 def _train(stage: Stage, launch: Launch, output: str, dataset: str, steps: int, curves: tuple[str, ...]) -> None:
@@ -61,6 +63,7 @@ def _train(stage: Stage, launch: Launch, output: str, dataset: str, steps: int, 
         with stage.output_folder(output) as folder:
             shutil.copytree(work.finished, folder, dirs_exist_ok=True)
             work.metrics.export_csv(folder / "metrics.csv")
-            training_curves(rows, curves, folder / "curves")
-        stage.artifacts = [(f"{output}/{name}", "") for name in ("checkpoint.json", "manifest.json", "curves.png")]
         work.clear()
+        training_curves(rows, curves, stage.work / "curves")
+        stage.artifacts = [(f"{output}/{name}", "") for name in ("checkpoint.json", "manifest.json")]
+        stage.artifacts += [(str(stage.work / f"curves.{kind}"), "") for kind in ("png", "svg")]

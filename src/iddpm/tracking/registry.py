@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
 
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
-REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic")
+REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "webdataset", "ruamel.yaml")
 HIGHER_IS_BETTER = {
     "frechet_distance": False,
     "kid": False,

@@ -18,16 +18,17 @@ class DiffusionModel(PythonModel):  # type: ignore[misc,unused-ignore]
     """Draws images: uint8 [N, H, W, C] for a table of N rows with the column `label` (-1: any class)."""
 
     def load_context(self, context: Any) -> None:
-        self._model_dir = Path(context.artifacts["model"])
+        from iddpm.stages import draw
+
+        self._draw = draw.draw_images
+        self._model = draw.DiffusionModel(Path(context.artifacts["model"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
-        from iddpm.stages.draw import draw_images
-
         labels = model_input["label"].to_numpy(np.int64)
         asked = params or {}
         try:
-            return draw_images(
-                self._model_dir,
+            return self._draw(
+                self._model,
                 None if (labels == UNCHOSEN).all() else labels,
                 count=len(model_input),
                 sampler=asked["sampler"],

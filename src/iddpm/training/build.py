@@ -1,8 +1,10 @@
 """From parameters and a dataset card to a network and a process."""
 
+import os
+
 import torch
 
-from iddpm.data import Card
+from iddpm.data.sources import Card
 from iddpm.diffusion import GaussianDiffusion, cosine_betas, linear_betas
 from iddpm.errors import UserError
 from iddpm.nets import Discriminator, Generator, UNet
@@ -55,4 +57,12 @@ def resolve_device(device: Device) -> torch.device:
         raise UserError("compute.device: cuda, but torch sees no GPU here; set it to auto or cpu")
     if device is Device.CPU or not torch.cuda.is_available():
         return torch.device("cpu")
+    _ask_for_determinism()
     return torch.device("cuda", torch.cuda.current_device())
+
+
+def _ask_for_determinism() -> None:
+    """The same kernels in every run: a resumed run must equal an uninterrupted one."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)

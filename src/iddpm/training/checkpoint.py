@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -69,8 +70,10 @@ def write_checkpoint(
             shutil.rmtree(path)
         temporary.rename(path)
         _sync(path.parent)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(temporary, ignore_errors=True)
+        if isinstance(error, OSError | SafetensorError | RuntimeError):  # each library has its own for a full disk
+            raise UserError(f"{path}: could not be written ({error}); what was there before is untouched") from None
         raise
 
 
@@ -96,6 +99,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 def save_step(root: Path, step: int, about: dict[str, Any], weights: dict[str, Weights], state: dict[str, Any]) -> None:
     """Add the checkpoint of a step under `root`, then drop old ones, never below two that verify."""
+    for left_by_a_kill in root.glob(".step-*.tmp"):
+        shutil.rmtree(left_by_a_kill)
     write_checkpoint(root / f"step-{step:09d}", about | {"step": step}, weights, state)
     valid = 0
     for path in _steps_newest_first(root):

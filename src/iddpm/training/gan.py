@@ -88,7 +88,12 @@ class GanTraining:
         self.meters.add(f"{name}_loss", loss.detach()[None])
 
     def about(self) -> dict[str, Any]:
-        return {"kind": "sngan", "params": self.surrogate.model_dump(mode="json"), "card": self.card.as_json()}
+        return {
+            "kind": "sngan",
+            "params": self.surrogate.model_dump(mode="json"),
+            "card": self.card.as_json(),
+            "index_sha256": self.stream.folder.index_sha256,
+        }
 
     def weights(self) -> dict[str, Weights]:
         return {

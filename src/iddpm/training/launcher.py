@@ -1,11 +1,11 @@
 """Ray Train around the diffusion loop: in this process, on workers of this machine, or on a cluster."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 
 from iddpm.errors import UserError
@@ -31,6 +31,8 @@ def run_diffusion_training(model: Model, shards: Path, work: WorkFolder, device:
 def _worker(config: dict[str, Any]) -> None:
     """Runs in every Ray worker. A user's mistake travels by file, since Ray would retry an exception."""
     work = WorkFolder(Path(config["work"]))
+    if work.error.exists():  # restarted after another worker met it
+        return
     try:
         if config["rendezvous"]:
             _join_process_group(work.path, config["rendezvous"])
@@ -39,6 +41,8 @@ def _worker(config: dict[str, Any]) -> None:
         )
     except UserError as error:
         work.error.write_text(str(error))
+        if dist.is_initialized():
+            raise  # the other workers wait for this one: let Ray end them
 
 
 def _join_process_group(work: Path, backend: str) -> None:
@@ -62,6 +66,7 @@ def launch_diffusion_training(model: Model, shards: Path, work: WorkFolder, comp
     UserError when there are too few GPUs or the training itself gave up.
     """
     work.error.unlink(missing_ok=True)
+    shutil.rmtree(work.finished, ignore_errors=True)
     _prepare_environment()
     import ray
 
@@ -138,7 +143,11 @@ def _start_ray(compute: Compute) -> bool:
         )
     signal.signal(signal.SIGTERM, on_term)  # ray.init has put its own handler there
     gpus = int(ray.cluster_resources().get("GPU", 0))
-    if compute.device is Device.CUDA and gpus < compute.workers:
+    if compute.device is Device.CPU or (compute.device is Device.AUTO and gpus == 0):
+        return False
+    if gpus < compute.workers:
         ray.shutdown()
-        raise UserError(f"compute.workers: {compute.workers} workers on GPUs, but Ray has {gpus}; lower it")
-    return compute.device is not Device.CPU and gpus >= compute.workers and torch.version.cuda is not None
+        raise UserError(
+            f"compute.workers: {compute.workers} workers need a GPU each and Ray has {gpus}; lower it, or device: cpu"
+        )
+    return True

@@ -75,11 +75,9 @@ class DiffusionTraining:
                     vlb_weight=self.training.vlb_weight,
                 )
                 torch.autograd.backward((losses["loss"] * weights).sum() / self.local_batch)
-            seen.append((t, losses["loss"].detach()))
-            for part, values in losses.items():
-                self.meters.add_by_quartile(part, values.detach(), t, self.process.timesteps)
-        self._apply_gradient(step)
-        self._update_timestep_sampler(seen)
+            seen.append((t, {part: values.detach() for part, values in losses.items()}))
+        if self._apply_gradient(step):
+            self._take_in(seen)
 
     def learning_rate(self, step: int) -> float:
         """Of step `step`, with linear warm-up."""
@@ -117,8 +115,8 @@ class DiffusionTraining:
 
         return denoise
 
-    def _apply_gradient(self, step: int) -> None:
-        """Clip, step and average; a non-finite gradient is skipped, and ends the run when it keeps coming."""
+    def _apply_gradient(self, step: int) -> bool:
+        """Clip, step and average; a non-finite gradient is skipped (False), and ends the run when it keeps coming."""
         limit = self.training.gradient_clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.network.parameters(), limit)
         finite = bool(torch.isfinite(norm))
@@ -128,17 +126,21 @@ class DiffusionTraining:
             self.meters.add("gradient_norm", norm.detach()[None])
             self.optimizer.step()
             update_ema(self.ema, self.network, self.training.ema_decay)
-            return
+            return True
         self.nonfinite_in_a_row += 1
         if self.nonfinite_in_a_row >= self.training.nonfinite_limit:
             raise UserError(
                 f"training: {self.nonfinite_in_a_row} steps in a row had a non-finite gradient, the last at step "
                 f"{step + 1}; lower training.learning_rate. The last good checkpoint is kept"
             )
+        return False
 
-    def _update_timestep_sampler(self, seen: list[tuple[Tensor, Tensor]]) -> None:
-        """Every worker takes in the losses of the global batch, in its order."""
-        t, losses = torch.cat([t for t, _ in seen]), torch.cat([loss for _, loss in seen])
+    def _take_in(self, seen: list[tuple[Tensor, dict[str, Tensor]]]) -> None:
+        """Log the losses; every worker's timestep sampler learns from those of the global batch, in its order."""
+        for t, parts in seen:
+            for part, values in parts.items():
+                self.meters.add_by_quartile(part, values, t, self.process.timesteps)
+        t, losses = torch.cat([t for t, _ in seen]), torch.cat([parts["loss"] for _, parts in seen])
         if self.world > 1:
             all_t = [torch.empty_like(t) for _ in range(self.world)]
             all_losses = [torch.empty_like(losses) for _ in range(self.world)]
@@ -148,7 +150,12 @@ class DiffusionTraining:
         self.timestep_sampler.update(t, losses)
 
     def about(self) -> dict[str, Any]:
-        return {"kind": "diffusion", "params": self.model.model_dump(mode="json"), "card": self.card.as_json()}
+        return {
+            "kind": "diffusion",
+            "params": self.model.model_dump(mode="json"),
+            "card": self.card.as_json(),
+            "index_sha256": self.stream.folder.index_sha256,
+        }
 
     def weights(self) -> dict[str, Weights]:
         return {"model": self.network.state_dict(), "ema": self.ema.state_dict()}

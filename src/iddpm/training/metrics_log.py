@@ -11,6 +11,12 @@ import torch.distributed
 from torch import Tensor
 
 
+def read_csv(path: Path) -> list[dict[str, float]]:
+    """The rows of an exported log; a metric that a row lacks is left out."""
+    with open(path, newline="") as stream:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(stream)]
+
+
 class MetricsLog:
     """Rows {"step", "time_ms", metric: value, ...} in metrics.jsonl, steps strictly increasing."""
 
@@ -36,9 +42,13 @@ class MetricsLog:
         return rows
 
     def last(self) -> dict[str, Any] | None:
-        """The last whole row, None before the first."""
-        rows = self.rows()
-        return rows[-1] if rows else None
+        """The last whole row, None before the first; reads only the end of the file."""
+        if not self.path.exists():
+            return None
+        with open(self.path, "rb") as stream:
+            stream.seek(max(0, self.path.stat().st_size - 65536))
+            lines = stream.read().split(b"\n")[:-1]  # what follows the last line end is not whole yet
+        return json.loads(lines[-1]) if lines else None
 
     def export_csv(self, path: Path) -> None:
         """The same rows without their times, so that equal runs give equal files."""
