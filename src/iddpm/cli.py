@@ -147,7 +147,7 @@ def register(
 @app.command()
 def draw(
     model: Annotated[str, typer.Argument(help="A folder such as runs/models/digits, or models:/NAME@ALIAS.")],
-    out: Annotated[Path, typer.Argument(help="Picture to write (.png), or samples in the field's format (.npz).")],
+    out: Annotated[Path, typer.Argument(help="Picture to write (.png), or images as arr_0 of an .npz file.")],
     count: Annotated[int, typer.Option(min=1, help="Number of images.")] = 100,
     steps: Annotated[str, typer.Option(help="Reverse steps: 100, '10,8,6' or 'ddim50'.")] = "100",
     sampler: Annotated[str, typer.Option(help="ancestral or ddim.")] = "ancestral",

@@ -3,6 +3,7 @@
 import json
 import re
 import signal
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -191,6 +192,23 @@ def test_killing_dvc_leaves_no_orphan_and_loses_nothing(finished: Project, numbe
     finally:
         process.kill()
         finished.write(tiny_params())
+
+
+def test_a_parent_that_dies_at_once_leaves_no_orphan(finished: Project) -> None:
+    """Within the stage's own imports, seconds before it trains."""
+    change(finished, "models.digits.training.steps", 300_000)
+    parent = (
+        "import subprocess, time; stage = subprocess.Popen(['iddpm', 'stage', 'train', 'digits']);"
+        "print(stage.pid, flush=True); time.sleep(0.7)"
+    )
+    known = set(running_logs(finished.root))
+    process = finished.start(sys.executable, "-c", parent)
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    process.communicate(timeout=60)  # waits for the stage too: it holds the pipe
+    assert not psutil.pid_exists(pid)
+    assert set(running_logs(finished.root)) == known
+    finished.write(tiny_params())
 
 
 def test_ray_workers_stop_with_a_checkpoint_and_die_with_the_stage(finished: Project) -> None:

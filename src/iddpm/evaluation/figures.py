@@ -12,6 +12,7 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, NullFormatter
 
 DIFFUSION_CURVES = ("loss", "mse", "vb")
 GAN_CURVES = ("discriminator_loss", "generator_loss")
@@ -69,8 +70,21 @@ def scatter_lines(
         for name, level in (levels or {}).items():
             axis.axhline(level, linestyle="--", linewidth=1, color="grey", label=name)
         axis.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel, title=title)
+        _plain_numbers(axis)
         axis.legend(frameon=False)
         _save(figure, path)
+
+
+def _plain_numbers(axis: Axes) -> None:
+    """10 and 0.1 instead of powers; between the decades too where an axis shows hardly more than one."""
+    for part in (axis.xaxis, axis.yaxis):
+        low, high = part.get_view_interval()
+        part.set_major_formatter(FuncFormatter(_plain))
+        part.set_minor_formatter(FuncFormatter(_plain) if high < 20 * low else NullFormatter())
+
+
+def _plain(value: float, _: int) -> str:
+    return f"{value:g}"
 
 
 def _annotate(axis: Axes, points: Sequence[Point]) -> None:
