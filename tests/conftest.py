@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,8 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 os.environ.update(QUIET)
+# A shell that runs us in the background has Ctrl-C ignored, and children would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 TINY = """
 datasets:
