@@ -206,7 +206,7 @@ def test_a_parent_that_dies_at_once_leaves_no_orphan(finished: Project) -> None:
     assert process.stdout is not None
     pid = int(process.stdout.readline())
     process.communicate(timeout=60)  # waits for the stage too: it holds the pipe
-    assert not psutil.pid_exists(pid)
+    wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     assert set(running_logs(finished.root)) == known
     finished.write(tiny_params())
 
