@@ -179,7 +179,7 @@ def test_killing_dvc_leaves_no_orphan_and_loses_nothing(finished: Project, numbe
         log = wait_for(lambda: new_log(finished, known, rows=3))
         stage = next(p for p in psutil.Process(process.pid).children(recursive=True) if "stage" in p.cmdline())
         process.send_signal(number)
-        process.communicate(timeout=60)
+        process.communicate(timeout=150)
         wait_for(lambda: not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE)
         reached = max(int(path.name.split("-")[1]) for path in log.parent.glob("step-*"))
         assert reached >= 6
@@ -187,7 +187,7 @@ def test_killing_dvc_leaves_no_orphan_and_loses_nothing(finished: Project, numbe
         resumed = next(line for line in again.stdout or () if "resumed at step" in line)
         assert int(resumed.split()[-1]) == reached
         again.send_signal(signal.SIGINT)
-        again.communicate(timeout=60)
+        again.communicate(timeout=150)
         assert again.returncode == 128 + signal.SIGINT
     finally:
         process.kill()
@@ -205,7 +205,7 @@ def test_a_parent_that_dies_at_once_leaves_no_orphan(finished: Project) -> None:
     process = finished.start(sys.executable, "-c", parent)
     assert process.stdout is not None
     pid = int(process.stdout.readline())
-    process.communicate(timeout=60)  # waits for the stage too: it holds the pipe
+    process.communicate(timeout=150)  # waits for the stage too: it holds the pipe
     wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
     assert set(running_logs(finished.root)) == known
     finished.write(tiny_params())
@@ -222,7 +222,7 @@ def test_ray_workers_stop_with_a_checkpoint_and_die_with_the_stage(finished: Pro
     try:
         log = wait_for(lambda: new_log(finished, known, rows=1))
         first.send_signal(signal.SIGTERM)
-        output, _ = first.communicate(timeout=90)
+        output, _ = first.communicate(timeout=150)
         assert first.returncode == 128 + signal.SIGTERM, output
         reached = max(int(path.name.split("-")[1]) for path in log.parent.glob("step-*"))
         second = finished.start(*train)
@@ -231,7 +231,7 @@ def test_ray_workers_stop_with_a_checkpoint_and_die_with_the_stage(finished: Pro
         children = psutil.Process(second.pid).children(recursive=True)
         assert len(children) > 3  # the raylet and its workers
         second.kill()
-        second.communicate(timeout=60)
+        second.communicate(timeout=150)
         wait_for(lambda: not any(child.is_running() for child in children))
     finally:
         for process in (first, second):
@@ -250,7 +250,7 @@ def new_log(project: Project, known: set[Path], rows: int) -> Path | None:
     return next((path for path in logs if path.read_text().count("\n") >= rows), None)
 
 
-def wait_for(condition: Any, seconds: float = 90) -> Any:
+def wait_for(condition: Any, seconds: float = 150) -> Any:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if value := condition():
