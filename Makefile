@@ -30,7 +30,6 @@ $(READY): requirements.lock pyproject.toml
 	@touch $@
 
 repro: $(READY)
-	iddpm check
 	iddpm prune
 	dvc repro
 

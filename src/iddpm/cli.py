@@ -91,7 +91,7 @@ def stage(
 
 @app.command()
 def prune() -> None:
-    """Remove outputs of entries that params.yaml no longer has, so that nothing depends on them; DVC caches them."""
+    """Check params.yaml, then remove outputs of entries it no longer has; DVC's cache keeps what DVC made."""
     from iddpm.stages.prune import prune as prune_outputs
 
     for path in prune_outputs(project_root()):
