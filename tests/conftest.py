@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -27,14 +28,16 @@ TINY = """
 datasets:
   digits: {source: digits, images_per_block: 64, images_per_shard: 300}
 surrogates:
-  sngan: {dataset: digits, conditioning: class, steps: 2, critic_steps: 1, batch_size: 16, generator_width: 8,
-          discriminator_width: 8, z_dim: 8, log_every: 1}
+  sngan: {kind: sngan, dataset: digits, conditioning: class, steps: 2, critic_steps: 1, batch_size: 16,
+          generator_width: 8, discriminator_width: 8, z_dim: 8, log_every: 1}
 models:
   digits: &model
     dataset: digits
     network: {width: 8, channel_mult: [1, 2], blocks: 1, attention_sizes: [4], heads: 2, conditioning: class}
     diffusion: {timesteps: 20}
     training: &training {steps: 4, batch_size: 16, learning_rate: 1.0e-3, log_every: 2, checkpoint_every: 2}
+imports: {}
+mixtures: {}
 samplings:
   ancestral: {model: digits, steps: 5, count: 20}
 surrogate_samplings:
@@ -49,6 +52,20 @@ likelihoods:
 
 def tiny_params() -> dict:
     return yaml.safe_load(TINY)
+
+
+def write_tiny_params(folder: Path, changes: dict[str, Any]) -> Path:
+    """params.yaml with the tiny parameters and some dotted keys changed; its path."""
+    params = tiny_params()
+    for key, value in changes.items():
+        *parents, last = key.split(".")
+        section = params
+        for parent in parents:
+            section = section.setdefault(parent, {})
+        section[last] = value
+    path = folder / "params.yaml"
+    path.write_text(yaml.safe_dump(params, sort_keys=False))
+    return path
 
 
 class Project:
@@ -85,6 +102,8 @@ def make_project(root: Path) -> Project:
         shutil.copy(ROOT / name, root / name)
     shutil.copytree(ROOT / "presets", root / "presets")
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    for source in ("digits", "photos", "cifar10", "images"):
+        (root / "data" / "raw" / source).mkdir(parents=True)
     for folder in ("metrics", "likelihoods", "samples", "models", "surrogates"):
         (root / "runs" / folder).mkdir(parents=True)
         (root / "runs" / folder / ".gitkeep").touch()

@@ -68,6 +68,36 @@ def test_tiny_parameters_are_sound(tmp_path: Path) -> None:
         ("likelihoods.digits.images", 300, "likelihoods.digits.images: 300 is more than the 299 images"),
         ("datasets.bad name", {"source": "digits"}, "datasets.bad name: "),
         ("compute.workers", -1, "compute.workers: "),
+        (
+            "datasets.digits.source",
+            "digitz",
+            "datasets.digits.source: choose digits or photos or cifar10 or images, not",
+        ),
+        ("datasets.digits.size", 16, "datasets.digits.size: unknown parameter"),
+        ("datasets.photos", {"source": "photos"}, "datasets.photos.size: is missing"),
+        ("datasets.photos", {"size": 16}, "datasets.photos.source: is missing"),
+        ("datasets.cifar", {"source": "cifar10", "size": 20}, "datasets.cifar.size: input should be 4, 8, 16 or 32"),
+        ("datasets.mine", {"source": "images", "folder": "a/b", "size": 16}, "datasets.mine.folder: string should"),
+        ("surrogates.sngan.kind", "gan", "surrogates.sngan.kind: choose sngan or low_resolution, not 'gan'"),
+        ("models.digits.size", 16, "models.digits.size: 16 pixels are more than the 8 of dataset digits"),
+        ("models.digits.size", 2, "attention_sizes: the network never reaches 4 pixels, only [2, 1]"),
+        ("models.digits.upsampling", {"low_size": 8}, "upsampling.low_size: 8 is not below the 8 pixels"),
+        ("models.digits.upsampling", {"low_size": 4}, "samplings.ancestral.model: digits is an upsampler"),
+        ("models.digits.network.block", "mbconv", "network.scale_shift: an mbconv block adds the embedding"),
+        ("models.digits.network.scale_shift", False, "network.width: with 8 channels every channel is a norm group"),
+        ("models.digits.training.noise_draws", 0, "models.digits.training.noise_draws: input should be greater"),
+        ("models.digits.training.draws_at_once", 2, "draws_at_once: 2 is more than noise_draws = 1"),
+        ("models.digits.training.iwdiff_reduction", "sum", "iwdiff_reduction: the objective is hybrid, not iwdiff"),
+        ("models.digits.training.extra_measurements", 2, "extra_measurements: only loss_second_moment learns"),
+        ("samplings.ancestral.handover", "x_t", "samplings.ancestral.handover: unknown parameter"),
+        ("surrogate_samplings.sngan-10.handover", "x_t", "handover: an sngan has no x_t"),
+        ("surrogate_samplings.sngan-10.surrogate_steps", 3, "surrogate_steps: an sngan takes no steps"),
+        ("likelihoods.digits.steps", 21, "likelihoods.digits.steps: 21 is more than the model's T = 20"),
+        ("mixtures.mixed", {"middle": "digits", "ends": "vlb"}, "mixtures.mixed.ends: 'vlb' is not in models"),
+        ("mixtures.digits", {"middle": "digits", "ends": "digits", "within": 2}, "the name is taken by models.digits"),
+        ("mixtures.mixed", {"middle": "digits", "ends": "digits", "within": 11}, "twice 11 is more than T = 20"),
+        ("imports.x", {"weights": "x.ckpt", "flags": ""}, "imports.x.weights: string should match"),
+        ("imports.x", {"weights": "x.pt", "flags": "--num_chanels 3"}, "imports.x.flags: "),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, key: str, value: Any, message: str | None) -> None:
@@ -100,6 +130,50 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
     path = tmp_path / "params.yaml"
     path.write_text(TINY.replace("1.0e-3", "1e-3"))
     assert load_params(path).models["digits"].training.learning_rate == 0.001
+
+
+LOW = {"kind": "low_resolution", "dataset": "digits", "size": 4}
+
+
+def low_resolution(**changes: Any) -> dict[str, Any]:
+    """The tiny parameters with a diffusion surrogate at 4 pixels that hands over at t_mid = 10."""
+    params = tiny_params()
+    model = params["models"]["digits"]
+    params["surrogates"]["low"] = model | LOW | {"network": model["network"] | {"attention_sizes": []}} | changes
+    start = params["surrogate_samplings"]["sngan-10"] | {"surrogate": "low", "surrogate_steps": 4}
+    params["surrogate_samplings"]["low-10"] = start
+    return params
+
+
+def test_a_diffusion_surrogate_is_sound(tmp_path: Path) -> None:
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(low_resolution()))
+    assert load_params(tmp_path / "params.yaml").surrogates["low"].size == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"size": 8}, "surrogates.low.size: 8 is the dataset's own size"),
+        ({"size": None}, "surrogates.low.size: input should be a valid integer"),
+        ({"diffusion": {"timesteps": 40}}, "low-10.surrogate: its noise schedule is not the model's"),
+        ({"upsampling": {"low_size": 2}}, "surrogates.low.upsampling: a surrogate starts from noise"),
+        ({"learning_rate": 1}, "surrogates.low.learning_rate: unknown parameter"),
+    ],
+)
+def test_mistakes_in_a_diffusion_surrogate_are_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    assert message in complain(tmp_path, low_resolution(**changes))
+
+
+def test_a_low_resolution_chain_needs_as_many_steps_as_there_are(tmp_path: Path) -> None:
+    params = low_resolution()
+    params["surrogate_samplings"]["low-10"]["surrogate_steps"] = 11
+    assert "low-10.surrogate_steps: '11': cannot take 11 steps" in complain(tmp_path, params)
+
+
+def test_a_group_left_out_is_named_with_the_mend(tmp_path: Path) -> None:
+    params = tiny_params()
+    del params["imports"]
+    assert "imports: is missing; write imports: {} for none" in complain(tmp_path, params)
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:

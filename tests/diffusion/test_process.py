@@ -9,25 +9,16 @@ from iddpm.diffusion import (
     GaussianDiffusion,
     Mean,
     Objective,
-    Sampler,
     Variance,
-    bound_terms,
     cosine_betas,
     linear_betas,
-    reverse_chain,
     space_timesteps,
-    surrogate_start,
     training_losses,
-    truncated_process,
 )
 
 PROCESS = GaussianDiffusion(cosine_betas(100))
 X = torch.linspace(-1, 1, 2 * 3 * 4 * 4).reshape(2, 3, 4, 4)
 NOISE = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
-
-
-def learned(x: Tensor, timestep: Tensor) -> Tensor:
-    return torch.cat([0.5 * x, torch.sin(x + timestep.reshape(-1, 1, 1, 1) / 1000)], dim=1)
 
 
 @pytest.mark.parametrize(
@@ -104,21 +95,6 @@ def test_hybrid_teaches_the_mean_as_simple_does() -> None:
     assert gradients(Objective.VLB, 0.0)[:, :3].abs().max() > 0
 
 
-def test_bound_is_near_zero_for_the_true_posterior_mean() -> None:
-    """With eps known exactly and the posterior variance, every KL term vanishes."""
-    process = GaussianDiffusion(cosine_betas(50), variance=Variance.FIXED_SMALL)
-    steps = {}
-
-    def noise(step: int) -> Tensor:
-        steps["noise"] = NOISE
-        return NOISE
-
-    terms = list(bound_terms(process, lambda x, timestep: steps["noise"], X, noise, clip=False))
-    assert [term.step for term in terms] == list(reversed(range(50)))
-    assert all(float(term.vb.abs().max()) < 1e-4 for term in terms[:-1])
-    assert float(terms[-1].vb.min()) > 0  # the decoder still has to name one of 256 grey levels
-
-
 def test_hybrid_refuses_a_fixed_variance() -> None:
     process = GaussianDiffusion(cosine_betas(50), variance=Variance.FIXED_LARGE)
     with pytest.raises(ValueError, match="fixed_large"):
@@ -128,30 +104,6 @@ def test_hybrid_refuses_a_fixed_variance() -> None:
 def test_wrong_channel_count_is_named() -> None:
     with pytest.raises(ValueError, match="needs 6 output channels, the network gave 3"):
         PROCESS.reverse_step(X, X, torch.tensor([1, 2]), clip=True)
-
-
-def test_ddim_without_noise_ignores_the_noise() -> None:
-    chain = PROCESS.respaced("10")
-    *_, a = reverse_chain(chain, learned, NOISE, lambda step: NOISE, sampler=Sampler.DDIM)
-    *_, b = reverse_chain(chain, learned, NOISE, lambda step: -NOISE, sampler=Sampler.DDIM)
-    assert torch.equal(a, b)
-
-
-def test_surrogate_start_at_both_ends() -> None:
-    assert surrogate_start(PROCESS, X, NOISE, 0) is X
-    assert surrogate_start(PROCESS, X, NOISE, 100) is NOISE
-    middle = surrogate_start(PROCESS, X, NOISE, 40)
-    torch.testing.assert_close(middle, PROCESS.q_sample(X, torch.tensor([39, 39]), NOISE))
-
-
-def test_truncated_chain_begins_where_the_noise_ends() -> None:
-    chain = truncated_process(PROCESS, "8", 40)
-    assert chain.timesteps == 8 and chain.timestep_map[-1] == 39
-    assert truncated_process(PROCESS, "8", 100).timestep_map == PROCESS.respaced("8").timestep_map
-    with pytest.raises(ValueError, match="t_mid - 1 = 39"):
-        truncated_process(PROCESS, "ddim8", 40)
-    with pytest.raises(ValueError, match="t_mid = 101"):
-        truncated_process(PROCESS, "8", 101)
 
 
 def test_x_start_prediction_is_taken_as_it_is() -> None:

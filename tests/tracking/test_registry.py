@@ -144,22 +144,23 @@ def test_the_served_model_asks_for_the_images_of_each_row(
 ) -> None:
     asked: list[tuple[Any, ...]] = []
 
-    def draw_images(model: Path, labels: Any, count: int, sampler: str, steps: str, seed: int) -> Any:
+    def draw_images(model: Path, labels: Any, count: int, sampler: str, steps: str, seed: int, eta: float) -> Any:
         listed = None if labels is None else labels.tolist()
-        asked.append((model.name, listed, count, sampler, steps, seed))
+        asked.append((model.name, listed, count, sampler, steps, seed, eta))
         if sampler == "euler":
             raise UserError("sampler euler: choose ancestral or ddim")
         return np.zeros((count, 1, 1, 1), np.uint8)
 
-    drawing = ModuleType("iddpm.stages.draw")
+    drawing, models = ModuleType("iddpm.stages.draw"), ModuleType("iddpm.stages.models")
     drawing.draw_images = draw_images  # type: ignore[attr-defined]
-    drawing.DiffusionModel = lambda folder: folder  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "iddpm.stages.draw", drawing)
+    models.DiffusionModel = lambda folder: folder  # type: ignore[attr-defined]
+    for module in (drawing, models):
+        monkeypatch.setitem(sys.modules, module.__name__, module)
     register(model_dir, "served", "champion", {}, PROTOCOL, {}, root, None)
     model = load("served", root)
     assert model.predict(pd.DataFrame({"label": [3, -1]})).shape == (2, 1, 1, 1)
-    model.predict(pd.DataFrame({"label": [-1] * 3}), params={"sampler": "ddim", "steps": "25", "seed": 5})
-    assert asked == [("model", [3, -1], 2, "ancestral", "100", 0), ("model", None, 3, "ddim", "25", 5)]
+    model.predict(pd.DataFrame({"label": [-1] * 3}), params={"sampler": "ddim", "steps": "25", "seed": 5, "eta": 0.5})
+    assert asked == [("model", [3, -1], 2, "ancestral", "100", 0, 0.0), ("model", None, 3, "ddim", "25", 5, 0.5)]
     with pytest.raises(MlflowException, match="choose ancestral or ddim") as refusal:
         model.predict(pd.DataFrame({"label": [1]}), params={"sampler": "euler"})
     assert refusal.value.get_http_status_code() == 400

@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from iddpm.data import open_source, write_shards
-from iddpm.params import Compute, Dataset, Device, Model, Source, Surrogate
+from iddpm.params import Compute, Device, Model, SnganSurrogate
 from iddpm.training import WorkFolder, train
 from iddpm.training.gan import GanTraining
 from iddpm.training.launcher import launch_diffusion_training, run_diffusion_training
@@ -27,6 +26,7 @@ MODEL: dict[str, Any] = {
     "diffusion": {"timesteps": 3},
     "training": {
         "steps": 24, "batch_size": 16, "learning_rate": 2.0e-3, "timestep_sampling": "loss_second_moment",
+        "extra_measurements": 1, "noise_draws": 2, "draws_at_once": 1,
         "warmup_steps": 5, "gradient_clip": 1.0, "ema_decay": 0.9, "horizontal_flips": True, "log_every": 5,
         "checkpoint_every": 3,
     },
@@ -35,14 +35,6 @@ MODEL: dict[str, Any] = {
 
 def model(**training: Any) -> Model:
     return Model.model_validate_json(json.dumps(MODEL | {"training": MODEL["training"] | training}))
-
-
-@pytest.fixture(scope="module")
-def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shards")
-    dataset = Dataset(source=Source.DIGITS, images_per_shard=500)
-    list(write_shards(open_source(dataset), dataset, folder))
-    return folder
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +169,8 @@ def test_a_gradient_that_stays_non_finite_ends_the_run(
     original = DiffusionTraining._images
 
     def poisoned(self: DiffusionTraining, positions: torch.Tensor) -> Any:
-        images, labels = original(self, positions)
-        return (images * float("nan") if int(positions[0]) >= 16 * 7 else images), labels
+        batch = original(self, positions)
+        return batch._replace(x_start=batch.x_start * float("nan")) if int(positions[0]) >= 16 * 7 else batch
 
     monkeypatch.setattr(DiffusionTraining, "_images", poisoned)
     work = WorkFolder(tmp_path)
@@ -198,8 +190,8 @@ def test_one_non_finite_step_is_skipped_and_spoils_nothing(
     original = DiffusionTraining._images
 
     def poisoned(self: DiffusionTraining, positions: torch.Tensor) -> Any:
-        images, labels = original(self, positions)
-        return (images * float("nan") if int(positions[0]) == 16 * 16 else images), labels
+        batch = original(self, positions)
+        return batch._replace(x_start=batch.x_start * float("nan")) if int(positions[0]) == 16 * 16 else batch
 
     monkeypatch.setattr(DiffusionTraining, "_images", poisoned)
     work = WorkFolder(tmp_path)
@@ -217,11 +209,11 @@ def torch_weights(checkpoint: Path) -> list[torch.Tensor]:
 
 
 def test_an_interrupted_gan_is_the_same_gan(shards: Path, tmp_path: Path) -> None:
-    surrogate = Surrogate.model_validate_json(
+    surrogate = SnganSurrogate.model_validate_json(
         json.dumps(
             {
-                "dataset": "digits", "conditioning": "class", "steps": 6, "critic_steps": 2, "batch_size": 8,
-                "generator_width": 8, "discriminator_width": 8, "z_dim": 4, "log_every": 4, "checkpoint_every": 2,
+                "kind": "sngan", "dataset": "digits", "conditioning": "class", "steps": 6, "critic_steps": 2,
+                "batch_size": 8, "generator_width": 8, "discriminator_width": 8, "z_dim": 4, "log_every": 4, "checkpoint_every": 2,
             }
         )
     )  # fmt: skip

@@ -6,9 +6,10 @@ images: KEY.images.npy uint8 [n, size, size, channels] and KEY.labels.npy int64 
 
 import hashlib
 import io
+import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,13 @@ import numpy.typing as npt
 import webdataset
 from webdataset.tariterators import tar_file_iterator
 
-from iddpm.data.sources import Card, ImageSource
+from iddpm.data.sources.base import Card, Image, ImageSource, SkippedImage
 from iddpm.errors import UserError
 from iddpm.params import Dataset
 from iddpm.randomness import PositionalRandom
 
 FORMAT = 1
+SKIPPED = "skipped.txt"
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]
 
@@ -38,38 +40,73 @@ class Shard:
 
 
 def write_shards(source: ImageSource, dataset: Dataset, folder: Path) -> Iterator[int]:
-    """Write a dataset's folder; yields the number of images written so far, for progress."""
+    """Write a dataset's folder, one block of images in memory; yields the number of images read so far.
+
+    Images that the source skips leave no gap: card.json counts them, skipped.txt names them.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    index: dict[str, list[dict[str, object]]] = {}
+    index: dict[str, list[Shard]] = {}
+    skipped: dict[str, list[str]] = {}
     written = 0
     for split, count in source.card.counts.items():
-        order = PositionalRandom(dataset.seed, f"shards/{split}").permutation(count, 0).numpy()
-        index[split] = []
-        for number, first in enumerate(range(0, count, dataset.images_per_shard)):
-            path = folder / f"{split}-{number:05d}.tar"
-            members = order[first : first + dataset.images_per_shard]
-            for done in _write_shard(path, source, split, members, dataset.images_per_block):
-                yield written + done
-            written += len(members)
-            content = path.read_bytes()
-            shard = Shard(path.name, len(content), len(members), hashlib.sha256(content).hexdigest())
-            index[split].append(vars(shard))
-    _write_json(folder / "card.json", source.card.as_json())
-    _write_json(folder / "index.json", {"format": FORMAT, "seed": dataset.seed, "splits": index})
+        order = PositionalRandom(dataset.seed, f"shards/{split}").permutation(count, 0).tolist()
+        index[split], skipped[split] = [], []
+        images = _readable(source, split, order, skipped[split])
+        for first in images:
+            path = folder / f"{split}-{len(index[split]):05d}.tar"
+            members = itertools.chain([first], itertools.islice(images, dataset.images_per_shard - 1))
+            before = written
+            for block in _write_shard(path, members, dataset.images_per_block):
+                written += block
+                yield written + sum(map(len, skipped.values()))
+            index[split].append(_describe(path, written - before))
+        if not index[split]:
+            raise UserError(f"{dataset.source}: none of the {count} {split} images can be used: {skipped[split][0]}")
+    counts = {split: sum(shard.samples for shard in shards) for split, shards in index.items()}
+    card = replace(source.card, counts=counts, skipped=_write_skipped(folder / SKIPPED, skipped))
+    _write_json(folder / "card.json", card.as_json())
+    entries = {split: [vars(shard) for shard in shards] for split, shards in index.items()}
+    _write_json(folder / "index.json", {"format": FORMAT, "seed": dataset.seed, "splits": entries})
 
 
-def _write_shard(path: Path, source: ImageSource, split: str, members: Labels, block: int) -> Iterator[int]:
+def _readable(source: ImageSource, split: str, order: list[int], skipped: list[str]) -> Iterator[tuple[Image, int]]:
+    """The images of a split in this order; why the source skips one joins `skipped`."""
+    for i in order:
+        try:
+            yield source.read(split, i)
+        except SkippedImage as reason:
+            skipped.append(str(reason))
+
+
+def _write_shard(path: Path, members: Iterator[tuple[Image, int]], images_per_block: int) -> Iterator[int]:
+    """Yields the number of images of each block that it wrote."""
     with open(path, "wb") as stream, webdataset.TarWriter(stream, mtime=0) as writer:
-        for number, first in enumerate(range(0, len(members), block)):
-            pairs = [source.read(split, int(i)) for i in members[first : first + block]]
+        for number in itertools.count():
+            block = list(itertools.islice(members, images_per_block))
+            if not block:
+                break
             writer.write(
                 {
                     "__key__": f"{number:06d}",
-                    "images.npy": np.stack([image for image, _ in pairs]),
-                    "labels.npy": np.array([label for _, label in pairs], dtype=np.int64),
+                    "images.npy": np.stack([image for image, _ in block]),
+                    "labels.npy": np.array([label for _, label in block], dtype=np.int64),
                 }
             )
-            yield first + len(pairs)
+            yield len(block)
+
+
+def _describe(path: Path, samples: int) -> Shard:
+    with open(path, "rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
+    return Shard(path.name, path.stat().st_size, samples, sha256)
+
+
+def _write_skipped(path: Path, skipped: dict[str, list[str]]) -> dict[str, int]:
+    """A line for each skipped image; no file without any. Returns their number by split."""
+    lines = [f"{split}: {line}\n" for split, lines in skipped.items() for line in sorted(lines)]
+    if lines:
+        path.write_text("".join(lines), encoding="utf-8", errors="backslashreplace")
+    return {split: len(lines) for split, lines in skipped.items() if lines}
 
 
 def _write_json(path: Path, content: object) -> None:

@@ -10,11 +10,24 @@ from iddpm.diffusion.process import Denoiser, GaussianDiffusion, Mean
 
 
 class Objective(StrEnum):
-    """Which loss trains the network (paper, section 3.1 to 3.3)."""
+    """Which loss trains the network (paper, section 3; iwdiff: coursework)."""
 
     SIMPLE = "simple"
     HYBRID = "hybrid"
     VLB = "vlb"
+    IWDIFF = "iwdiff"
+
+    @property
+    def trains_variance(self) -> bool:
+        """Whether a learned variance gets a gradient."""
+        return self in (Objective.HYBRID, Objective.VLB)
+
+
+class IwdiffReduction(StrEnum):
+    """How IWDiff's weights reduce squared errors over the dimensions."""
+
+    MEAN = "mean"
+    SUM = "sum"
 
 
 def normal_kl(mean1: Tensor, log_variance1: Tensor, mean2: Tensor, log_variance2: Tensor) -> Tensor:
@@ -74,12 +87,14 @@ def training_losses(
 ) -> dict[str, Tensor]:
     """Losses of x_start [N, C, H, W] in [-1, 1] noised to t [N]: "loss" and its parts "mse", "vb", each [N].
 
-    simple: mse of the predicted noise (or x_start), eq. 14.
+    simple and iwdiff: mse of the predicted noise (or x_start), eq. 14; `draw_weights` makes the difference.
     vlb: T * L_t, the unbiased estimate of the bound from one timestep, in bits per dimension.
     hybrid: mse + vlb_weight * T * L_t, eq. 16, where the mean inside L_t is detached, so that only the variance
-    learns from it. `vlb_weight` is the paper's lambda. The public code writes the same term as L_t * T / 1000,
-    hence lambda = 0.001 for every T; its variant without rescaling (weight 1 on L_t, used for the released
-    class-conditional, upsampler and LSUN models) is lambda = 1 / T.
+    learns from it. `vlb_weight` is the paper's lambda. With t uniform in [0, T), the mean of T * L_t is the sum of
+    all terms, the bound L_vlb (without its constant prior), so mse + lambda * T * L_t estimates L_simple + lambda *
+    L_vlb without bias. The public code writes the second part as L_t * T / 1000, hence lambda = 0.001 for every T;
+    its variant without that factor (weight 1 on L_t, used for the released class-conditional, upsampler and LSUN
+    models) is lambda = 1 / T: 0.00025 at T = 4000. T is the length of `process`, respaced or not.
     A fixed variance has nothing to learn from L_t, so hybrid refuses it.
     """
     x_t = process.q_sample(x_start, t, noise)
@@ -99,3 +114,20 @@ def training_losses(
     else:
         losses["loss"] = losses["mse"]
     return losses
+
+
+def draw_weights(
+    losses: Tensor, dimensions: int, *, objective: Objective, reduction: IwdiffReduction = IwdiffReduction.MEAN
+) -> Tensor:
+    """Weights [k, N] of k noise draws for the same images and timesteps, from their losses [k, N]; each column sums to 1.
+
+    iwdiff: softmax over the draws of the squared error, detached (coursework): the harder draws count
+    more. Its text sums the squared error over the image's `dimensions`, at which softmax is almost a hard maximum;
+    its experiments averaged it, at which the weights are almost equal. `reduction` chooses; the loss that is
+    weighed stays the mean over dimensions, so learning rate and gradient clipping keep their meaning.
+    Any other objective: 1 / k, plain averaging, which is also iwdiff's control at equal compute.
+    """
+    if objective is not Objective.IWDIFF:
+        return torch.full_like(losses, 1.0 / len(losses))
+    scale = dimensions if reduction is IwdiffReduction.SUM else 1
+    return torch.softmax(losses.detach() * scale, dim=0)

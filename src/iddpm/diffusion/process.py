@@ -91,7 +91,10 @@ class GaussianDiffusion:
 
     def respaced(self, spacing: str, below: int | None = None) -> "GaussianDiffusion":
         """The chain over a subset of the timesteps below `below` (default T), `spacing` as in `space_timesteps`."""
-        kept = space_timesteps(self.timesteps if below is None else below, spacing)
+        return self.keeping(space_timesteps(self.timesteps if below is None else below, spacing))
+
+    def keeping(self, kept: list[int]) -> "GaussianDiffusion":
+        """The chain that visits only the timesteps `kept`, ascending; alpha-bar is the same there (eq. 19)."""
         return GaussianDiffusion(
             respaced_betas(self.betas, kept),
             mean=self.mean,

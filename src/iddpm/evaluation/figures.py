@@ -42,12 +42,19 @@ def training_curves(rows: Sequence[Mapping[str, Any]], names: Sequence[str], pat
         _save(figure, path)
 
 
-def bound_terms_figure(vb: npt.NDArray[np.float64], path: Path) -> None:
-    """Terms of the variational bound in bits/dim against the timestep, both axes logarithmic (paper, figure 2)."""
+def bound_terms_figure(timesteps: Sequence[int], vb: npt.NDArray[np.float64], path: Path) -> None:
+    """Terms of the variational bound in bits/dim at their timesteps, both axes logarithmic (paper, figure 2).
+
+    A strided chain's terms are marked one by one: each stands for all the noising steps since the one before.
+    """
+    gaps = bool((np.diff(timesteps) > 1).any())
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots()
-        axis.loglog(np.arange(1, len(vb) + 1), np.maximum(vb, 1e-12))
+        noising_steps = np.asarray(timesteps) + 1
+        axis.loglog(noising_steps, np.maximum(vb, 1e-12), marker="." if gaps else None, linewidth=0.8 if gaps else 1.5)
         axis.set(xlabel="noising step t + 1", ylabel="term of the bound (bits/dim)")
+        if gaps:
+            axis.set_title(f"strided chain: {len(noising_steps)} steps of {noising_steps[-1]}")
         _save(figure, path)
 
 
@@ -71,6 +78,22 @@ def scatter_lines(
             axis.axhline(level, linestyle="--", linewidth=1, color="grey", label=name)
         axis.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel, title=title)
         _plain_numbers(axis)
+        axis.legend(frameon=False)
+        _save(figure, path)
+
+
+def lines_with_errors(
+    series: Mapping[str, Sequence[tuple[float, float, float]]], path: Path, *, xlabel: str, ylabel: str
+) -> None:
+    """Each series as points (x, y, standard error of y) joined in the order of x, y on a log axis."""
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots()
+        for name, points in series.items():
+            shown = [point for point in sorted(points) if np.isfinite(point[1])]
+            x, y, error = (np.array(column) for column in zip(*shown, strict=True)) if shown else (np.array([]),) * 3
+            below = np.minimum(error, 0.9 * y)  # a log axis has no place for what lies at or below 0
+            axis.errorbar(x, y, yerr=[below, error], marker="o", capsize=3, label=name)
+        axis.set(yscale="log", xlabel=xlabel, ylabel=ylabel)
         axis.legend(frameon=False)
         _save(figure, path)
 

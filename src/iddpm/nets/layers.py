@@ -106,6 +106,48 @@ class ResBlock(nn.Module):
         return self.skip_connection(x) + h  # type: ignore[no-any-return]
 
 
+class SqueezeExcitation(nn.Module):
+    """Scale every channel by a gate in (0, 1) that is computed from all channel means (Hu et al. 2018)."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Linear(channels, hidden, bias=False)
+        self.excite = nn.Linear(hidden, channels, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = torch.sigmoid(self.excite(F.silu(self.squeeze(x.mean(dim=(2, 3))))))
+        return x * gate[:, :, None, None]
+
+
+class MBConvBlock(nn.Module):
+    """The coursework's inverted bottleneck: expand by 4, add the time embedding, depthwise Conv3, squeeze-excitation.
+
+    GN-SiLU-Conv1, time embedding, GN-SiLU-depthwise Conv3-GN-SiLU-SE-dropout-zero Conv1, with a 1x1 skip when
+    channels change. Only the embedding and the skip have biases.
+    """
+
+    def __init__(self, channels: int, out_channels: int, emb_channels: int, *, dropout: PositionalDropout) -> None:
+        super().__init__()
+        expanded = 4 * channels
+        self.expand = nn.Sequential(GroupNorm32(channels), nn.SiLU(), nn.Conv2d(channels, expanded, 1, bias=False))
+        self.emb_layers = nn.Sequential(nn.SiLU(), nn.Linear(emb_channels, expanded))
+        self.depthwise = nn.Sequential(
+            GroupNorm32(expanded),
+            nn.SiLU(),
+            nn.Conv2d(expanded, expanded, 3, padding=1, groups=expanded, bias=False),
+            GroupNorm32(expanded),
+            nn.SiLU(),
+            SqueezeExcitation(expanded, channels // 4),
+        )
+        self.dropout = dropout
+        self.project = zero_init(nn.Conv2d(expanded, out_channels, 1, bias=False))
+        self.skip_connection = nn.Identity() if out_channels == channels else nn.Conv2d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor, emb: Tensor, dropout_key: Tensor | None) -> Tensor:
+        h = self.depthwise(self.expand(x) + self.emb_layers(emb)[:, :, None, None])
+        return self.skip_connection(x) + self.project(self.dropout(h, dropout_key))  # type: ignore[no-any-return]
+
+
 class AttentionBlock(nn.Module):
     """Self-attention over all pixels, residual, zero-initialised output."""
 
@@ -153,5 +195,5 @@ class Stage(nn.Sequential):
 
     def forward(self, x: Tensor, emb: Tensor, dropout_key: Tensor | None) -> Tensor:  # type: ignore[override]
         for layer in self:
-            x = layer(x, emb, dropout_key) if isinstance(layer, ResBlock) else layer(x)
+            x = layer(x, emb, dropout_key) if isinstance(layer, ResBlock | MBConvBlock) else layer(x)
         return x

@@ -98,16 +98,19 @@ class Discriminator(nn.Module):
 
     def __init__(self, image_size: int, channels: int, width: int = 128, classes: int = 0) -> None:
         super().__init__()
+        self.classes = classes
         halvings = max(1, int(math.log2(image_size / 8)))
         blocks = [DiscriminatorBlock(channels, width, halve=True, first=True)]
         blocks += [DiscriminatorBlock(width, width, halve=True) for _ in range(halvings - 1)]
         blocks += [DiscriminatorBlock(width, width, halve=False) for _ in range(2)]
-        self.blocks = nn.Sequential(*blocks)
+        self.blocks = nn.ModuleList(blocks)
         self.linear = _normalised(nn.Linear(width, 1, bias=False))
         self.projection = _normalised(nn.Embedding(classes, width)) if classes else None
 
     def forward(self, x: Tensor, labels: Tensor | None = None) -> Tensor:
-        features = F.relu(self.blocks(x)).sum(dim=(2, 3))
+        for block in self.blocks:
+            x = block(x)
+        features = F.relu(x).sum(dim=(2, 3))
         value = self.linear(features)[:, 0]
         if self.projection is not None:
             value = value + (features * self.projection(labels)).sum(1)

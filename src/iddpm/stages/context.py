@@ -30,6 +30,8 @@ GROUPS = {
     "shard": "datasets",
     "surrogate": "surrogates",
     "train": "models",
+    "import": "imports",
+    "mix": "mixtures",
     "sample": "samplings",
     "surrogate-sample": "surrogate_samplings",
     "evaluate": "evaluations",
@@ -150,6 +152,11 @@ class Stage:
                     f"params.yaml: {group}.{name}.{key} is {wanted[key]}, but {checkpoint.path.relative_to(self.root)} "
                     f"was trained with {trained.get(key)}; `dvc repro` trains it again"
                 )
+
+    def refuse_other_model(self, name: str, checkpoint: Checkpoint) -> None:
+        """Likewise for what `model: NAME` stands for: a key of models, imports or mixtures."""
+        group = next(group for group in ("models", "imports", "mixtures") if name in getattr(self.params, group))
+        self.refuse_other_parameters(group, name, checkpoint)
 
     def record(self) -> dict[str, Any]:
         """What must stand beside a result: what made it, from what, with what, and how long it took."""

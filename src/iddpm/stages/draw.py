@@ -1,24 +1,27 @@
 """Drawing images from a finished model: from noise, or from a surrogate's samples."""
 
-import json
 from collections.abc import Callable
-from pathlib import Path
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from iddpm.data.sources import Card
-from iddpm.diffusion import Denoiser, Sampler, reverse_chain, surrogate_start, truncated_process
+from iddpm.diffusion import (
+    ChainState,
+    GaussianDiffusion,
+    Handover,
+    Sampler,
+    hand_over,
+    reverse_chain,
+    surrogate_start,
+    truncated_process,
+    upper_process,
+)
 from iddpm.errors import UserError
-from iddpm.params import Conditioning, Device, Model, Surrogate, Weights
 from iddpm.randomness import PositionalRandom
-from iddpm.training.build import build_gan, build_network, build_process, resolve_device
-from iddpm.training.checkpoint import Checkpoint, open_checkpoint
-
-Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
+from iddpm.stages.models import DiffusionModel, GanModel, Images, Labels
 
 
 def to_uint8(x: Tensor) -> Images:
@@ -28,45 +31,39 @@ def to_uint8(x: Tensor) -> Images:
     return array
 
 
-class DiffusionModel:
-    """A finished diffusion model, ready to draw."""
+@dataclass(frozen=True)
+class Start:
+    """A start from a surrogate after `t_mid` noising steps; `steps` and `handover` concern a diffusion surrogate."""
 
-    def __init__(self, folder: Path, weights: Weights = Weights.EMA, device: Device = Device.AUTO) -> None:
-        self.checkpoint = _open(folder, "diffusion")
-        self.model = Model.model_validate_json(json.dumps(self.checkpoint.about["params"]))
-        self.card = Card(**self.checkpoint.about["card"])
-        self.device = resolve_device(device)
-        self.process = build_process(self.model.diffusion)
-        self.network = build_network(self.model, self.card).to(self.device).eval()
-        self.network.load_state_dict(self.checkpoint.weights("ema" if weights is Weights.EMA else "model"))
-
-    def denoiser(self, labels: Tensor | None) -> Denoiser:
-        """The network with its labels bound."""
-        return lambda x_t, timestep: self.network(x_t, timestep, labels)
-
-    def labels(self, count: int) -> Labels | None:
-        """Labels 0, 1, 2, ... in turn for `count` images; None for an unconditional model."""
-        return np.arange(count, dtype=np.int64) % self.network.classes if self.network.classes else None
+    surrogate: GanModel | DiffusionModel
+    t_mid: int
+    steps: str | None = None
+    handover: Handover = Handover.X_START
 
 
-class GanModel:
-    """A finished SNGAN generator."""
+class Chains(NamedTuple):
+    """What makes an image: a surrogate's chain from T to t_mid, the model's below; None where none runs."""
 
-    def __init__(self, folder: Path, device: Device = Device.AUTO) -> None:
-        self.checkpoint = _open(folder, "sngan")
-        surrogate = Surrogate.model_validate_json(json.dumps(self.checkpoint.about["params"]))
-        self.card = Card(**self.checkpoint.about["card"])
-        self.device = resolve_device(device)
-        self.generator = build_gan(surrogate, self.card)[0].to(self.device).eval()
-        self.generator.load_state_dict(self.checkpoint.weights("ema"))
-        self.conditional = surrogate.conditioning is Conditioning.CLASS
+    upper: GaussianDiffusion | None
+    lower: GaussianDiffusion | None
+    surrogate_evaluations: int
+    network_evaluations: int
 
-    @torch.inference_mode()
-    def draw(self, positions: Tensor, labels: Tensor | None, seed: int) -> Tensor:
-        """Images float32 [N, C, H, W] in [-1, 1] for sample indices [N]."""
-        z = PositionalRandom(seed, "sampling/latent").normal(positions, (self.generator.z_dim,))
-        images: Tensor = self.generator(z, labels if self.conditional else None)
-        return images
+
+def plan_chains(model: DiffusionModel, steps: str, start: Start | None) -> Chains:
+    """The chains for `steps`; ValueError when a spacing cannot be met, UserError for an upsampler."""
+    if model.architecture.upsampling is not None:
+        raise UserError(f"{model.checkpoint.path}: an upsampler; it needs low-resolution images to start from")
+    total = model.process.timesteps
+    if start is None or start.t_mid == total:
+        lower = model.process.respaced(steps)
+        return Chains(None, lower, 0, lower.timesteps)
+    below = truncated_process(model.process, steps, start.t_mid) if start.t_mid else None
+    network_evaluations = below.timesteps if below else 0
+    if isinstance(start.surrogate, GanModel):
+        return Chains(None, below, 1, network_evaluations)
+    upper = upper_process(start.surrogate.process, start.steps or str(total - start.t_mid), start.t_mid)
+    return Chains(upper, below, upper.timesteps - (start.t_mid > 0), network_evaluations)
 
 
 @torch.inference_mode()
@@ -81,39 +78,82 @@ def draw(
     clip: bool = True,
     batch_size: int = 256,
     seed: int = 0,
-    surrogate: GanModel | None = None,
-    t_mid: int | None = None,
+    start: Start | None = None,
     progress: Callable[[int], None] = lambda done: None,
 ) -> Images:
     """Draw `count` images, uint8 [count, H, W, C]. Image i depends on seed and i, not on count or batch size.
 
-    With a surrogate the chain starts from its samples noised by `t_mid` steps; t_mid = 0 returns them as they are.
-    `progress` is told the number of images finished, counting a batch's steps as fractions of its images.
+    With a start the chain begins at the surrogate's samples noised by `t_mid` steps; t_mid = 0 returns them alone,
+    at the model's size. `progress` is told the number of images finished, a batch's steps as fractions of its images.
     """
-    process = model.process
-    if surrogate is None:
-        chain = process.respaced(steps)
-    else:
-        assert t_mid is not None
-        chain = truncated_process(process, steps, t_mid) if t_mid else process
-    start, step_noise = PositionalRandom(seed, "sampling/start"), PositionalRandom(seed, "sampling/step")
-    shape = (model.card.channels, model.card.size, model.card.size)
+    chains = plan_chains(model, steps, start)
     finished = []
     for first in range(0, count, batch_size):
         positions = torch.arange(first, min(first + batch_size, count), device=model.device)
         batch_labels = None if labels is None else torch.from_numpy(labels).to(model.device)[positions]
-        x = start.normal(positions, shape)
-        if surrogate is not None and t_mid is not None:
-            x = surrogate_start(process, surrogate.draw(positions, batch_labels, seed), x, t_mid)
-        if t_mid != 0:
-            noise = lambda step, where=positions: step_noise.normal(where, shape, draw=step)  # noqa: E731
-            path = reverse_chain(chain, model.denoiser(batch_labels), x, noise, sampler=sampler, eta=eta, clip=clip)
-            for taken, x_previous in enumerate(path, 1):
-                x = x_previous
-                progress(first + len(positions) * taken // chain.timesteps)
+        batch = _Batch(positions, batch_labels, sampler, eta, clip, seed, chains, progress)
+        finished.append(to_uint8(batch.draw(model, start)))
         progress(first + len(positions))
-        finished.append(to_uint8(x))
     return np.concatenate(finished)
+
+
+@dataclass
+class _Batch:
+    """The images at `positions` on their way through the chains."""
+
+    positions: Tensor
+    labels: Tensor | None
+    sampler: Sampler
+    eta: float
+    clip: bool
+    seed: int
+    chains: Chains
+    progress: Callable[[int], None]
+    evaluated: int = 0
+
+    def draw(self, model: DiffusionModel, start: Start | None) -> Tensor:
+        """Images [N, C, size, size]."""
+        x = self._random("start").normal(self.positions, model.image_shape)
+        if start is not None and start.t_mid < model.process.timesteps:
+            x = self._x_mid(model, start, x)
+        if self.chains.lower is not None:
+            x = self._walk(model, self.chains.lower, x, "step").x
+        return x
+
+    def _x_mid(self, model: DiffusionModel, start: Start, noise: Tensor) -> Tensor:
+        surrogate, t_mid = start.surrogate, start.t_mid
+        if isinstance(surrogate, GanModel):
+            x_start = surrogate.draw(self.positions, self.labels, self.seed)
+            return surrogate_start(model.process, x_start, noise, t_mid)
+        assert self.chains.upper is not None
+        x = self._random("surrogate_start").normal(self.positions, surrogate.image_shape)
+        state = self._walk(surrogate, self.chains.upper, x, "surrogate_step", last_step=1 if t_mid else 0)
+        return hand_over(model.process, state, model.size, noise, t_mid, start.handover)
+
+    def _walk(
+        self, model: DiffusionModel, process: GaussianDiffusion, x: Tensor, purpose: str, last_step: int = 0
+    ) -> ChainState:
+        """The last state of a reverse chain from x."""
+        random, shape = self._random(purpose), x.shape[1:]
+        path = reverse_chain(
+            process,
+            model.denoiser(self.labels if model.classes else None),
+            x,
+            lambda step: random.normal(self.positions, shape, draw=step),
+            sampler=self.sampler,
+            eta=self.eta,
+            clip=self.clip,
+            last_step=last_step,
+        )
+        for state in path:
+            last = state
+            self.evaluated += 1
+            evaluations = self.chains.surrogate_evaluations + self.chains.network_evaluations
+            self.progress(int(self.positions[0]) + len(self.positions) * self.evaluated // evaluations)
+        return last
+
+    def _random(self, purpose: str) -> PositionalRandom:
+        return PositionalRandom(self.seed, f"sampling/{purpose}")
 
 
 def draw_images(
@@ -121,25 +161,22 @@ def draw_images(
 ) -> Images:
     """Draw in one call; labels of -1, or none for a conditional model, go round the classes.
 
-    UserError names a label, sampler or step count that the model cannot meet.
+    UserError names a label, sampler, eta or step count that the model cannot meet.
     """
     asked = model.labels(count)
     if labels is not None and (labels >= 0).any():
         if asked is None:
             raise UserError("label: the model is unconditional")
-        if labels.max() >= model.network.classes:
-            raise UserError(f"label {labels.max()}: the model has classes 0 to {model.network.classes - 1}")
+        if labels.max() >= model.classes:
+            raise UserError(f"label {labels.max()}: the model has classes 0 to {model.classes - 1}")
         asked = np.where(labels < 0, asked, labels)
     if sampler not in list(Sampler):
         raise UserError(f"sampler {sampler!r}: choose {' or '.join(Sampler)}")
+    if not 0 <= eta <= 1:
+        raise UserError(f"eta {eta:g}: lies between 0 and 1")
+    if eta and sampler != Sampler.DDIM:
+        raise UserError(f"eta {eta:g}: only the ddim sampler has it, the sampler is {sampler}")
     try:
         return draw(model, count, steps=steps, labels=asked, sampler=Sampler(sampler), eta=eta, seed=seed)
     except ValueError as error:
         raise UserError(f"steps: {error}") from None
-
-
-def _open(folder: Path, kind: str) -> Checkpoint:
-    checkpoint = open_checkpoint(folder)
-    if checkpoint.about["kind"] != kind:
-        raise UserError(f"{folder}: holds a {checkpoint.about['kind']} model, {kind} is needed")
-    return checkpoint

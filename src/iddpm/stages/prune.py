@@ -10,7 +10,7 @@ from iddpm.checks import load_params
 OUTPUT_FOLDERS = {
     "data/shards": ("datasets",),
     "runs/surrogates": ("surrogates",),
-    "runs/models": ("models",),
+    "runs/models": ("models", "imports", "mixtures"),
     "runs/samples": ("samplings", "surrogate_samplings"),
     "runs/metrics": ("evaluations",),
     "runs/likelihoods": ("likelihoods",),

@@ -10,8 +10,9 @@ from iddpm.checks import load_params
 from iddpm.errors import UserError
 from iddpm.evaluation.grid import image_grid
 from iddpm.stages.context import fingerprint, git_commit
-from iddpm.stages.draw import DiffusionModel, Images, draw_images
+from iddpm.stages.draw import draw_images
 from iddpm.stages.evaluate import protocol_path
+from iddpm.stages.models import DiffusionModel, Images
 from iddpm.tracking import load, register
 from iddpm.training.checkpoint import open_checkpoint
 
@@ -52,13 +53,13 @@ def _scores(root: Path, model: str, evaluation: str | None) -> tuple[dict[str, f
 
 
 def draw_to_file(
-    root: Path, model: str, out: Path, count: int, steps: str, sampler: str, seed: int, label: int | None
+    root: Path, model: str, out: Path, count: int, steps: str, sampler: str, eta: float, seed: int, label: int | None
 ) -> None:
     """Draw from a model folder, or from the registry when `model` is models:/NAME@ALIAS."""
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"{out}: name a .png picture or an .npz file of samples")
     labels = None if label is None else np.full(count, label, dtype=np.int64)
-    images = _draw(root, model, labels, count, sampler, steps, seed)
+    images = _draw(root, model, labels, count, sampler, steps, seed, eta)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
         np.savez(out, arr_0=images)
@@ -66,11 +67,12 @@ def draw_to_file(
         image_grid(images, out)
 
 
-def _draw(root: Path, model: str, labels: Any, count: int, sampler: str, steps: str, seed: int) -> Images:
+def _draw(root: Path, model: str, labels: Any, count: int, sampler: str, steps: str, seed: int, eta: float) -> Images:
     if not model.startswith("models:/"):
-        return draw_images(DiffusionModel(Path(model)), labels, count, sampler, steps, seed)
+        return draw_images(DiffusionModel(Path(model)), labels, count, sampler, steps, seed, eta)
     import pandas as pd
 
     rows = pd.DataFrame({"label": np.full(count, -1, dtype=np.int64) if labels is None else labels})
-    images: Images = load(model, root).predict(rows, params={"steps": steps, "sampler": sampler, "seed": seed})
+    asked = {"steps": steps, "sampler": sampler, "seed": seed, "eta": eta}
+    images: Images = load(model, root).predict(rows, params=asked)
     return images

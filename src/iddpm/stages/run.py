@@ -10,6 +10,8 @@ ENTRY_POINTS = {
     "shard": ("shard", "run"),
     "surrogate": ("train", "run_surrogate"),
     "train": ("train", "run"),
+    "import": ("import_weights", "run"),
+    "mix": ("mix", "run"),
     "sample": ("sample", "run"),
     "surrogate-sample": ("sample", "run"),
     "evaluate": ("evaluate", "run"),

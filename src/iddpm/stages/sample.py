@@ -6,9 +6,10 @@ import time
 import numpy as np
 
 from iddpm.evaluation.grid import image_grid
-from iddpm.params import Sampling, SurrogateSampling
+from iddpm.params import DiffusionSurrogate, Sampling, SurrogateSampling
 from iddpm.stages.context import Stage, fingerprint, running
-from iddpm.stages.draw import DiffusionModel, GanModel, draw
+from iddpm.stages.draw import Start, draw, plan_chains
+from iddpm.stages.models import DiffusionModel, GanModel
 from iddpm.stages.progress import Progress
 
 GRID_IMAGES = 100
@@ -18,15 +19,13 @@ def run(stage: Stage) -> None:
     """Draw the samples, save them in the format of the field: samples.npz with arr_0 images, arr_1 labels."""
     sampling: Sampling = stage.entry
     model_path = stage.input(f"runs/models/{sampling.model}")
-    start: SurrogateSampling | None = sampling if isinstance(sampling, SurrogateSampling) else None
-    surrogate_path = stage.input(f"runs/surrogates/{start.surrogate}") if start else None
-    device = stage.params.compute.device
+    if isinstance(sampling, SurrogateSampling):
+        stage.input(f"runs/surrogates/{sampling.surrogate}")
     with running(stage):
-        model = DiffusionModel(model_path, sampling.weights, device)
-        stage.refuse_other_parameters("models", sampling.model, model.checkpoint)
-        surrogate = GanModel(surrogate_path, device) if surrogate_path else None
-        if start and surrogate:
-            stage.refuse_other_parameters("surrogates", start.surrogate, surrogate.checkpoint)
+        model = DiffusionModel(model_path, sampling.weights, stage.params.compute.device)
+        stage.refuse_other_model(sampling.model, model.checkpoint)
+        start = open_start(stage, sampling) if isinstance(sampling, SurrogateSampling) else None
+        chains = plan_chains(model, str(sampling.steps), start)
         labels = model.labels(sampling.count)
         progress = Progress(stage.address, sampling.count, "images")
         began = time.perf_counter()
@@ -40,8 +39,7 @@ def run(stage: Stage) -> None:
             clip=sampling.clip,
             batch_size=sampling.batch_size,
             seed=sampling.seed,
-            surrogate=surrogate,
-            t_mid=start.t_mid if start else None,
+            start=start,
             progress=progress.to,
         )
         seconds = time.perf_counter() - began
@@ -51,13 +49,13 @@ def run(stage: Stage) -> None:
             arrays = {"arr_0": images} if labels is None else {"arr_0": images, "arr_1": labels}
             np.savez(folder / "samples.npz", **arrays)
             image_grid(images[:GRID_IMAGES], folder / "grid.png")
-            evaluated = 0 if start and start.t_mid == 0 else network_evaluations(model, sampling)
             record = stage.record() | {
                 "images": sampling.count,
                 "rounding": "nearest",
                 "sampling_seconds": round(seconds, 3),
                 "images_per_second": round(sampling.count / seconds, 3),
-                "network_evaluations": evaluated,
+                "network_evaluations": chains.network_evaluations,
+                "surrogate_evaluations": chains.surrogate_evaluations,
                 "device": model.device.type,
                 "samples_sha256": fingerprint(folder / "samples.npz"),
             }
@@ -69,7 +67,14 @@ def run(stage: Stage) -> None:
         stage.artifacts = [(f"{output}/grid.png", ""), (f"{output}/record.json", "")]
 
 
-def network_evaluations(model: DiffusionModel, sampling: Sampling) -> int:
-    """Forward passes of the diffusion network per image."""
-    below = sampling.t_mid if isinstance(sampling, SurrogateSampling) else None
-    return model.process.respaced(str(sampling.steps), below).timesteps
+def open_start(stage: Stage, sampling: SurrogateSampling) -> Start:
+    """The surrogate of a sampling, of either kind. Of an SNGAN there are only EMA weights to use."""
+    path, device = stage.root / "runs" / "surrogates" / sampling.surrogate, stage.params.compute.device
+    surrogate: DiffusionModel | GanModel
+    if isinstance(stage.params.surrogates[sampling.surrogate], DiffusionSurrogate):
+        surrogate = DiffusionModel(path, sampling.weights, device)
+    else:
+        surrogate = GanModel(path, device)
+    stage.refuse_other_parameters("surrogates", sampling.surrogate, surrogate.checkpoint)
+    steps = None if sampling.surrogate_steps is None else str(sampling.surrogate_steps)
+    return Start(surrogate, sampling.t_mid, steps, sampling.handover)

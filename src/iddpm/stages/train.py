@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from iddpm.evaluation.figures import DIFFUSION_CURVES, GAN_CURVES, training_curves
-from iddpm.params import Compute, Model, Surrogate
+from iddpm.params import Compute, DiffusionSurrogate, Model, SnganSurrogate, Surrogate
 from iddpm.stages.context import Stage, StageInterrupted, running, say
 from iddpm.stages.progress import TrainingProgress
 from iddpm.training import WorkFolder, train
@@ -19,20 +19,28 @@ Launch = Callable[[Path, WorkFolder, Compute], bool]
 
 def run(stage: Stage) -> None:
     """Train a diffusion model."""
-    model: Model = stage.entry
+    _train_diffusion(stage, stage.entry, f"runs/models/{stage.name}")
 
+
+def _train_diffusion(stage: Stage, model: Model, output: str) -> None:
     def launch(shards: Path, work: WorkFolder, compute: Compute) -> bool:
         where = f"{compute.workers} Ray workers" if compute.workers else "this process"
         say(f"{stage.address}: {model.training.steps} steps of {model.training.batch_size} images in {where}")
         return launch_diffusion_training(model, shards, work, compute)
 
-    _train(stage, launch, f"runs/models/{stage.name}", model.dataset, model.training.steps, DIFFUSION_CURVES)
+    _train(stage, launch, output, model.dataset, model.training.steps, DIFFUSION_CURVES)
 
 
 def run_surrogate(stage: Stage) -> None:
-    """Train an SNGAN in this process."""
+    """Train an SNGAN in this process, or a low-resolution diffusion model like any other."""
     surrogate: Surrogate = stage.entry
+    if isinstance(surrogate, DiffusionSurrogate):
+        _train_diffusion(stage, surrogate, f"runs/surrogates/{stage.name}")
+    else:
+        _train_sngan(stage, surrogate)
 
+
+def _train_sngan(stage: Stage, surrogate: SnganSurrogate) -> None:
     def launch(shards: Path, work: WorkFolder, compute: Compute) -> bool:
         from iddpm.training.gan import GanTraining
 
@@ -62,6 +70,8 @@ def _train(stage: Stage, launch: Launch, output: str, dataset: str, steps: int, 
         stage.scores = {f"final_{name}": rows[-1][name] for name in curves if name in rows[-1]}
         with stage.output_folder(output) as folder:
             shutil.copytree(work.finished, folder, dirs_exist_ok=True)
+            if work.snapshots.exists():
+                shutil.move(work.snapshots, folder)
             work.metrics.export_csv(folder / "metrics.csv")
         work.clear()
         training_curves(rows, curves, stage.work / "curves")

@@ -128,8 +128,8 @@ def _save(path: Path, model_dir: Path, served_model: Path) -> None:
     from mlflow.pyfunc import save_model
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-    params = {"steps": "100", "sampler": "ancestral", "seed": 0}
-    types = {"steps": "string", "sampler": "string", "seed": "long"}
+    params = {"steps": "100", "sampler": "ancestral", "seed": 0, "eta": 0.0}
+    types = {"steps": "string", "sampler": "string", "seed": "long", "eta": "double"}
     signature = ModelSignature(
         inputs=Schema([ColSpec("long", "label")]),
         params=ParamSchema([ParamSpec(key, types[key], default) for key, default in params.items()]),

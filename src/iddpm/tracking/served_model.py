@@ -18,10 +18,10 @@ class DiffusionModel(PythonModel):  # type: ignore[misc,unused-ignore]
     """Draws images: uint8 [N, H, W, C] for a table of N rows with the column `label` (-1: any class)."""
 
     def load_context(self, context: Any) -> None:
-        from iddpm.stages import draw
+        from iddpm.stages import draw, models
 
         self._draw = draw.draw_images
-        self._model = draw.DiffusionModel(Path(context.artifacts["model"]))
+        self._model = models.DiffusionModel(Path(context.artifacts["model"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
         labels = model_input["label"].to_numpy(np.int64)
@@ -34,6 +34,7 @@ class DiffusionModel(PythonModel):  # type: ignore[misc,unused-ignore]
                 sampler=asked["sampler"],
                 steps=asked["steps"],
                 seed=asked["seed"],
+                eta=asked["eta"],
             )
         except UserError as error:  # answered with status 400 instead of 500
             raise MlflowException.invalid_parameter_value(str(error)) from error

@@ -1,14 +1,15 @@
 """From parameters and a dataset card to a network and a process."""
 
 import os
+from typing import Any
 
 import torch
 
 from iddpm.data.sources import Card
 from iddpm.diffusion import GaussianDiffusion, cosine_betas, linear_betas
 from iddpm.errors import UserError
-from iddpm.nets import Discriminator, Generator, UNet
-from iddpm.params import Conditioning, Device, Diffusion, Model, Schedule, Surrogate
+from iddpm.nets import Discriminator, Generator, SuperResolutionUNet, UNet
+from iddpm.params import Architecture, Conditioning, Device, Diffusion, Schedule, SnganSurrogate
 
 
 def build_process(diffusion: Diffusion) -> GaussianDiffusion:
@@ -22,27 +23,32 @@ def build_process(diffusion: Diffusion) -> GaussianDiffusion:
     )
 
 
-def build_network(model: Model, card: Card) -> UNet:
-    """The U-Net, its initial weights a function of the training seed alone."""
-    network = model.network
+def build_network(architecture: Architecture, card: Card, seed: int = 0) -> UNet | SuperResolutionUNet:
+    """The U-Net for a dataset, its initial weights a function of the seed alone."""
+    network, upsampling = architecture.network, architecture.upsampling
+    settings: dict[str, Any] = {
+        "image_size": architecture.size or card.size,
+        "in_channels": card.channels,
+        "out_channels": card.channels * (2 if architecture.diffusion.variance.learned else 1),
+        "width": network.width,
+        "channel_mult": network.channel_mult,
+        "blocks": network.blocks,
+        "block": network.block.value,
+        "attention_sizes": network.attention_sizes,
+        "heads": network.heads,
+        "scale_shift": network.scale_shift,
+        "dropout": network.dropout,
+        "classes": card.classes if network.conditioning is Conditioning.CLASS else 0,
+    }
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(model.training.seed)
-        return UNet(
-            image_size=card.size,
-            in_channels=card.channels,
-            out_channels=card.channels * (2 if model.diffusion.variance.learned else 1),
-            width=network.width,
-            channel_mult=network.channel_mult,
-            blocks=network.blocks,
-            attention_sizes=network.attention_sizes,
-            heads=network.heads,
-            scale_shift=network.scale_shift,
-            dropout=network.dropout,
-            classes=card.classes if network.conditioning is Conditioning.CLASS else 0,
-        )
+        torch.manual_seed(seed)
+        if upsampling is None:
+            return UNet(**settings)
+        settings["in_channels"] = 2 * card.channels
+        return SuperResolutionUNet(**settings, noise_conditioning=upsampling.noise_augmentation > 0)
 
 
-def build_gan(surrogate: Surrogate, card: Card) -> tuple[Generator, Discriminator]:
+def build_gan(surrogate: SnganSurrogate, card: Card) -> tuple[Generator, Discriminator]:
     """Generator and discriminator, their initial weights a function of the seed alone."""
     classes = card.classes if surrogate.conditioning is Conditioning.CLASS else 0
     with torch.random.fork_rng(devices=[]):

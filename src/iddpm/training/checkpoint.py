@@ -20,7 +20,7 @@ from torch import Tensor
 
 from iddpm.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 Weights = dict[str, Tensor]
 
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from iddpm.data import ShardFolder, TrainingStream
-from iddpm.params import Device, Surrogate
+from iddpm.params import Device, SnganSurrogate
 from iddpm.randomness import PositionalRandom
 from iddpm.training.build import build_gan, resolve_device
 from iddpm.training.checkpoint import Weights
@@ -24,7 +24,7 @@ from iddpm.training.metrics_log import Meters
 class GanTraining:
     """Generator, its moving average, and discriminator."""
 
-    def __init__(self, surrogate: Surrogate, shards: Path, device: Device) -> None:
+    def __init__(self, surrogate: SnganSurrogate, shards: Path, device: Device) -> None:
         self.surrogate, self.device = surrogate, resolve_device(device)
         folder = ShardFolder(shards)
         self.card = folder.card

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
+from pydantic import TypeAdapter
 
 from iddpm.errors import UserError
-from iddpm.params import Compute, Device, Model
+from iddpm.params import Compute, Device, DiffusionSurrogate, Model
 from iddpm.training.loop import DiffusionTraining
 from iddpm.training.run import WorkFolder, train
 
+TRAINABLE: TypeAdapter[Model] = TypeAdapter(Model | DiffusionSurrogate)
 WORKER_RESTARTS = 3
 """How often Ray replaces dead workers; each time the run goes on from its last checkpoint."""
 
@@ -25,6 +27,7 @@ def run_diffusion_training(model: Model, shards: Path, work: WorkFolder, device:
         steps=model.training.steps,
         log_every=model.training.log_every,
         checkpoint_every=model.training.checkpoint_every,
+        snapshot_every=model.training.snapshot_every,
     )
 
 
@@ -37,7 +40,7 @@ def _worker(config: dict[str, Any]) -> None:
         if config["rendezvous"]:
             _join_process_group(work.path, config["rendezvous"])
         run_diffusion_training(
-            Model.model_validate_json(config["model"]), Path(config["shards"]), work, Device(config["device"])
+            TRAINABLE.validate_json(config["model"]), Path(config["shards"]), work, Device(config["device"])
         )
     except UserError as error:
         work.error.write_text(str(error))

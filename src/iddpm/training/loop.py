@@ -9,22 +9,42 @@ import math
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from iddpm.data import ShardFolder, TrainingStream
-from iddpm.diffusion import draw_timesteps, make_timestep_sampler, training_losses
+from iddpm.data import ShardFolder, TrainingStream, area_average
+from iddpm.diffusion import (
+    Denoiser,
+    Objective,
+    draw_timesteps,
+    draw_weights,
+    make_timestep_sampler,
+    training_losses,
+)
 from iddpm.errors import UserError
-from iddpm.params import Device, Model, Precision
+from iddpm.params import Architecture, Device, Model, Precision
 from iddpm.randomness import PositionalRandom
 from iddpm.training.build import build_network, build_process, resolve_device
 from iddpm.training.checkpoint import Weights
 from iddpm.training.ema import update_ema
 from iddpm.training.metrics_log import Meters
+
+TimestepLosses = tuple[Tensor, dict[str, Tensor]]
+"""Timesteps [N] and the losses there by part, each [N]."""
+
+
+class Batch(NamedTuple):
+    """Positions int64 [N] in the training order, images float32 [N, C, H, W] in [-1, 1] and what goes with them."""
+
+    positions: Tensor
+    x_start: Tensor
+    labels: Tensor | None
+    low_res: Tensor | None
+    noise_level: Tensor | None
 
 
 class DiffusionTraining:
@@ -40,7 +60,7 @@ class DiffusionTraining:
         self.card = folder.card
         self.stream = TrainingStream(folder, "train", self.training.seed)
         self.process = build_process(model.diffusion)
-        self.network = build_network(model, folder.card).to(self.device).train()
+        self.network = build_network(model, folder.card, self.training.seed).to(self.device).train()
         self.ema = deepcopy(self.network).eval().requires_grad_(False)
         self.distributed = DistributedDataParallel(self.network) if self.world > 1 else self.network
         self.optimizer = torch.optim.AdamW(
@@ -49,7 +69,7 @@ class DiffusionTraining:
         self.timestep_sampler = make_timestep_sampler(self.training.timestep_sampling, self.process.timesteps)
         self.random = {
             purpose: PositionalRandom(self.training.seed, f"training/{purpose}")
-            for purpose in ("timesteps", "noise", "flips", "dropout")
+            for purpose in ("timesteps", "noise", "flips", "dropout", "augmentation", "augmentation_level")
         }
         self.meters = Meters()
         self.nonfinite_in_a_row = 0
@@ -58,59 +78,136 @@ class DiffusionTraining:
         """One optimizer step on this worker's slice of the global batch."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
-        self.optimizer.zero_grad(set_to_none=True)
-        seen = []
-        for positions, context in self._microbatches(step):
-            with context:
-                x_start, labels = self._images(positions)
-                t, weights = draw_timesteps(self.timestep_sampler, self.random["timesteps"].uniform(positions))
-                noise = self.random["noise"].normal(positions, x_start.shape[1:])
-                losses = training_losses(
-                    self.process,
-                    self._denoiser(labels, positions),
-                    x_start,
-                    t,
-                    noise,
-                    objective=self.training.objective,
-                    vlb_weight=self.training.vlb_weight,
-                )
-                torch.autograd.backward((losses["loss"] * weights).sum() / self.local_batch)
-            seen.append((t, {part: values.detach() for part, values in losses.items()}))
+        measured = self.accumulate_gradient(step)
         if self._apply_gradient(step):
-            self._take_in(seen)
+            self._take_in(measured)
+
+    def accumulate_gradient(self, step: int) -> list[list[TimestepLosses]]:
+        """Leave the gradient of step `step` in the parameters; its losses, then the extra ones, by microbatch."""
+        self.optimizer.zero_grad(set_to_none=True)
+        measured: list[list[TimestepLosses]] = []
+        for positions, is_last in self._microbatches(step):
+            batch = self._images(positions)
+            t, weights = draw_timesteps(self.timestep_sampler, self.random["timesteps"].uniform(positions))
+            measured.append([(t, self._backward(batch, t, weights, is_last)), *self._extra_measurements(batch)])
+        return [list(one_measurement) for one_measurement in zip(*measured, strict=True)]
+
+    def _backward(self, batch: Batch, t: Tensor, weights: Tensor, is_last: bool) -> dict[str, Tensor]:
+        """Add the gradient of a microbatch; its losses at t [N] by part, each [N].
+
+        With `draws_at_once` the noise draws pass one group at a time, so that memory does not grow with their number.
+        """
+        groups = self._draw_groups()
+        weights_by_group = self._draw_weights(batch, t, groups) if len(groups) > 1 else [None]
+        seen: list[dict[str, Tensor]] = []
+        for draws, known_weights in zip(groups, weights_by_group, strict=True):
+            with self._reducing_gradients(is_last and draws is groups[-1]):
+                losses = self._losses(batch, t, draws)
+                draw_weight = self._weigh(losses["loss"], batch) if known_weights is None else known_weights
+                torch.autograd.backward((losses["loss"] * draw_weight * weights).sum() / self.local_batch)
+            seen.append({part: (values.detach() * draw_weight).sum(0) for part, values in losses.items()})
+        return {part: torch.stack([group[part] for group in seen]).sum(0) for part in seen[0]}
+
+    def _draw_groups(self, first: int = 0) -> list[range]:
+        """The noise draws from number `first` on, in groups that are held in memory together."""
+        draws = range(first, first + self.training.noise_draws)
+        size = self.training.draws_at_once or len(draws)
+        return [draws[start : start + size] for start in range(0, len(draws), size)]
+
+    @torch.no_grad()
+    def _draw_weights(self, batch: Batch, t: Tensor, groups: list[range]) -> list[Tensor]:
+        """Weights of the draws of each group, which depend on the losses of all of them."""
+        if self.training.objective is Objective.IWDIFF:
+            losses = torch.cat([self._losses(batch, t, draws)["loss"] for draws in groups])
+        else:
+            losses = torch.zeros(self.training.noise_draws, len(t), device=self.device)
+        return list(torch.split(self._weigh(losses, batch), len(groups[0])))
+
+    def _weigh(self, losses: Tensor, batch: Batch) -> Tensor:
+        return draw_weights(
+            losses,
+            batch.x_start[0].numel(),
+            objective=self.training.objective,
+            reduction=self.training.iwdiff_reduction,
+        )
+
+    @torch.no_grad()
+    def _extra_measurements(self, batch: Batch) -> Iterator[TimestepLosses]:
+        """The coursework's "+n": losses of the same images at new timesteps and noise, for the timestep sampler."""
+        for number in range(1, self.training.extra_measurements + 1):
+            t, _ = draw_timesteps(self.timestep_sampler, self.random["timesteps"].uniform(batch.positions, draw=number))
+            groups = self._draw_groups(first=number * self.training.noise_draws)
+            losses = torch.cat([self._losses(batch, t, draws)["loss"] for draws in groups])
+            yield t, {"loss": (losses * self._weigh(losses, batch)).sum(0)}
+
+    def _losses(self, batch: Batch, t: Tensor, draws: range) -> dict[str, Tensor]:
+        """Losses by part for several noise draws, each [draws, N]."""
+        count, shape = len(draws), batch.x_start.shape[1:]
+        losses = training_losses(
+            self.process,
+            self._denoiser(batch, draws),
+            batch.x_start.repeat(count, 1, 1, 1),
+            t.repeat(count),
+            torch.cat([self.random["noise"].normal(batch.positions, shape, draw) for draw in draws]),
+            objective=self.training.objective,
+            vlb_weight=self.training.vlb_weight,
+        )
+        return {part: values.reshape(count, len(t)) for part, values in losses.items()}
 
     def learning_rate(self, step: int) -> float:
         """Of step `step`, with linear warm-up."""
         return self.training.learning_rate * min(1.0, (step + 1) / max(1, self.training.warmup_steps))
 
-    def _microbatches(self, step: int) -> Iterator[tuple[Tensor, contextlib.AbstractContextManager[None]]]:
-        """Positions of each microbatch, and the context that lets only the last one reduce gradients."""
+    def _microbatches(self, step: int) -> Iterator[tuple[Tensor, bool]]:
+        """Positions of each microbatch, and whether it is the last."""
         first = step * self.training.batch_size + self.rank * self.local_batch
         size = self.local_batch // self.training.microbatches
         for number in range(self.training.microbatches):
             positions = torch.arange(first + number * size, first + (number + 1) * size, device=self.device)
-            last = number == self.training.microbatches - 1
-            if isinstance(self.distributed, DistributedDataParallel) and not last:
-                yield positions, self.distributed.no_sync()
-            else:
-                yield positions, contextlib.nullcontext()
+            yield positions, number == self.training.microbatches - 1
 
-    def _images(self, positions: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Images float32 [N, C, H, W] in [-1, 1] and labels [N] or None."""
+    def _reducing_gradients(self, wanted: bool) -> contextlib.AbstractContextManager[None]:
+        """The context of a forward and backward pass, in which workers share their gradients only if wanted."""
+        if isinstance(self.distributed, DistributedDataParallel) and not wanted:
+            return self.distributed.no_sync()
+        return contextlib.nullcontext()
+
+    def _images(self, positions: Tensor) -> Batch:
         images, labels = self.stream.batch(int(positions[0]), len(positions))
         x_start = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
         if self.training.horizontal_flips:
             mirrored = (self.random["flips"].uniform(positions) < 0.5)[:, None, None, None]
             x_start = torch.where(mirrored, x_start.flip(3), x_start)
-        return x_start, torch.from_numpy(labels).to(self.device) if self.network.classes else None
+        if self.model.size is not None:
+            x_start = area_average(x_start, self.model.size, grey_levels=True)
+        kept_labels = torch.from_numpy(labels).to(self.device) if self.network.classes else None
+        return Batch(positions, x_start, kept_labels, *self._low_resolution(positions, x_start))
 
-    def _denoiser(self, labels: Tensor | None, positions: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
-        dropout_key = self.random["dropout"].bits(positions, 1)[:, 0]
+    def _low_resolution(self, positions: Tensor, x_start: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        """What an upsampler sees of x_start, and the standard deviation [N] of the noise added to it."""
+        if self.model.upsampling is None:
+            return None, None
+        low_res = area_average(x_start, self.model.upsampling.low_size)
+        if self.model.upsampling.noise_augmentation == 0:
+            return low_res, None
+        level = self.random["augmentation_level"].uniform(positions).float() * self.model.upsampling.noise_augmentation
+        noise = self.random["augmentation"].normal(positions, low_res.shape[1:])
+        return low_res + level[:, None, None, None] * noise, level
+
+    def _denoiser(self, batch: Batch, draws: range) -> Denoiser:
+        """The network with a batch's conditioning, for x_t of several draws of the batch."""
+        count = len(draws)
+        key = torch.cat([self.random["dropout"].bits(batch.positions, 1, draw)[:, 0] for draw in draws])
+        labels = None if batch.labels is None else batch.labels.repeat(count)
+        upsampling: dict[str, Tensor | None] = {}
+        if batch.low_res is not None:
+            upsampling["low_res"] = batch.low_res.repeat(count, 1, 1, 1)
+            upsampling["noise_level"] = None if batch.noise_level is None else batch.noise_level.repeat(count)
         reduced = self.training.precision is Precision.BFLOAT16
 
         def denoise(x_t: Tensor, timestep: Tensor) -> Tensor:
             with torch.autocast(self.device.type, torch.bfloat16, enabled=reduced):
-                output: Tensor = self.distributed(x_t, timestep, labels, dropout_key)
+                output: Tensor = self.distributed(x_t, timestep, labels, key, **upsampling)
             return output.float()
 
         return denoise
@@ -135,24 +232,30 @@ class DiffusionTraining:
             )
         return False
 
-    def _take_in(self, seen: list[tuple[Tensor, dict[str, Tensor]]]) -> None:
-        """Log the losses; every worker's timestep sampler learns from those of the global batch, in its order."""
-        for t, parts in seen:
+    def _take_in(self, measurements: list[list[TimestepLosses]]) -> None:
+        """Log the losses; every worker's timestep sampler learns from those of the global batch, in its order.
+
+        The first measurement is that of the step itself, the others are extra; each holds its microbatches.
+        """
+        for t, parts in measurements[0]:
             for part, values in parts.items():
                 self.meters.add_by_quartile(part, values, t, self.process.timesteps)
-        t, losses = torch.cat([t for t, _ in seen]), torch.cat([parts["loss"] for _, parts in seen])
-        if self.world > 1:
-            all_t = [torch.empty_like(t) for _ in range(self.world)]
-            all_losses = [torch.empty_like(losses) for _ in range(self.world)]
-            dist.all_gather(all_t, t)
-            dist.all_gather(all_losses, losses)
-            t, losses = torch.cat(all_t), torch.cat(all_losses)
-        self.timestep_sampler.update(t, losses)
+        for microbatches in measurements:
+            t = torch.cat([t for t, _ in microbatches])
+            losses = torch.cat([parts["loss"] for _, parts in microbatches])
+            if self.world > 1:
+                all_t = [torch.empty_like(t) for _ in range(self.world)]
+                all_losses = [torch.empty_like(losses) for _ in range(self.world)]
+                dist.all_gather(all_t, t)
+                dist.all_gather(all_losses, losses)
+                t, losses = torch.cat(all_t), torch.cat(all_losses)
+            self.timestep_sampler.update(t, losses)
 
     def about(self) -> dict[str, Any]:
         return {
             "kind": "diffusion",
             "params": self.model.model_dump(mode="json"),
+            "architecture": self.model.model_dump(mode="json", include=set(Architecture.model_fields)),
             "card": self.card.as_json(),
             "index_sha256": self.stream.folder.index_sha256,
         }

@@ -24,6 +24,11 @@ class WorkFolder:
         return self.path / "finished"
 
     @property
+    def snapshots(self) -> Path:
+        """Checkpoints to be kept with the finished model."""
+        return self.path / "snapshots"
+
+    @property
     def stop_request(self) -> Path:
         """A file whose appearance asks for a checkpoint and an early end."""
         return self.path / "stop"
@@ -84,9 +89,11 @@ def train(
     steps: int,
     log_every: int,
     checkpoint_every: int,
+    snapshot_every: int | None = None,
 ) -> bool:
     """Train from the newest checkpoint to the end (True: the model is in work.finished) or a requested stop.
 
+    Every `snapshot_every` steps a checkpoint is also put into work.snapshots.
     Called by every worker of the process group, if there is one; only rank 0 writes.
     """
     step = _resume(trainee, work)
@@ -101,6 +108,9 @@ def train(
             if _is_first_rank():
                 work.metrics.append(step, trainee.meters.means() | {"learning_rate": trainee.learning_rate(step - 1)})
             trainee.meters.reset()
+        if snapshot_every and step % snapshot_every == 0 and _is_first_rank():
+            path = work.snapshots / f"step-{step:09d}"
+            write_checkpoint(path, trainee.about() | {"step": step}, trainee.weights(), trainee.state())
         if step % checkpoint_every == 0 and step < steps:
             _save(trainee, work, step)
     if _is_first_rank():

@@ -1,0 +1,47 @@
+"""What the types cannot see: contradictions between parameters, found before the first stage runs."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from iddpm.checks.models import check_import, check_mixture, check_model, check_surrogate
+from iddpm.checks.uses import check_evaluation, check_likelihood, check_sampling
+from iddpm.errors import UserError
+from iddpm.params import Params, read_params
+
+
+def load_params(path: Path) -> Params:
+    """Read, type-check and cross-check a parameter file; UserError lists every problem with its key."""
+    params = read_params(path)
+    if problems := list(contradictions(params)):
+        raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
+    return params
+
+
+def contradictions(params: Params) -> Iterator[str]:
+    """One line per contradiction, beginning with the path of the wrong key."""
+    for name, surrogate in params.surrogates.items():
+        yield from check_surrogate(f"surrogates.{name}", surrogate, params)
+    for name, model in params.models.items():
+        yield from check_model(f"models.{name}", model, params)
+    for name, entry in params.imports.items():
+        yield from check_import(f"imports.{name}", entry)
+    for name, mixture in params.mixtures.items():
+        yield from check_mixture(f"mixtures.{name}", mixture, params)
+    for group in ("samplings", "surrogate_samplings"):
+        for name, sampling in getattr(params, group).items():
+            yield from check_sampling(f"{group}.{name}", sampling, params)
+    yield from _names_taken(params, "runs/samples", "samplings", "surrogate_samplings")
+    yield from _names_taken(params, "runs/models", "models", "imports", "mixtures")
+    for name, evaluation in params.evaluations.items():
+        yield from check_evaluation(f"evaluations.{name}", evaluation, params)
+    for name, likelihood in params.likelihoods.items():
+        yield from check_likelihood(f"likelihoods.{name}", likelihood, params)
+
+
+def _names_taken(params: Params, folder: str, *groups: str) -> Iterator[str]:
+    taken: dict[str, str] = {}
+    for group in groups:
+        for name in getattr(params, group):
+            if name in taken:
+                yield f"{group}.{name}: the name is taken by {taken[name]}.{name}; both write {folder}/{name}"
+            taken.setdefault(name, group)

@@ -1,0 +1,78 @@
+"""params.yaml as a whole: reading it, with every problem named by its key."""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from iddpm.errors import UserError
+from iddpm.params.base import Compute, Name, Section
+from iddpm.params.datasets import Dataset
+from iddpm.params.models import Import, Mixture, Model, Surrogate
+from iddpm.params.runs import Evaluation, Likelihood, Sampling, SurrogateSampling
+
+
+class Params(Section):
+    """params.yaml: every group is a dictionary, every entry one chain of stages. DVC needs all of them, if empty."""
+
+    compute: Compute = Compute()
+    datasets: dict[Name, Dataset]
+    surrogates: dict[Name, Surrogate]
+    models: dict[Name, Model]
+    imports: dict[Name, Import]
+    mixtures: dict[Name, Mixture]
+    samplings: dict[Name, Sampling]
+    surrogate_samplings: dict[Name, SurrogateSampling]
+    evaluations: dict[Name, Evaluation]
+    likelihoods: dict[Name, Likelihood]
+
+
+def read_params(path: Path) -> Params:
+    """Parse and type-check a parameter file. UserError lists every problem as "file: key: what is wrong"."""
+    try:
+        data = YAML(typ="safe").load(path)  # as DVC reads it: 1e-4 is a number, a key given twice is refused
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run in the project's folder, or choose a preset") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: must hold a dictionary of sections")
+    try:
+        return Params.model_validate_json(json.dumps(data))
+    except ValidationError as error:
+        raise UserError("\n".join(f"{path}: {_describe(problem, data)}" for problem in error.errors())) from None
+    except TypeError as error:  # a date, say: YAML knows more types than JSON
+        raise UserError(f"{path}: {error}") from None
+
+
+def _describe(problem: Any, data: Any) -> str:
+    path = ".".join(_keys(problem["loc"], data))
+    value, message = problem["input"], problem["msg"]
+    if problem["type"] == "extra_forbidden":
+        return f"{path}: unknown parameter"
+    if problem["type"] == "missing":
+        return f"{path}: is missing" + ("" if "." in path else f"; write {path}: {{}} for none")
+    if problem["type"] == "union_tag_not_found":
+        return f"{path}.{problem['ctx']['discriminator'].strip(chr(39))}: is missing"
+    if problem["type"] == "union_tag_invalid":
+        choices = re.findall(r"'(\w+)'", problem["ctx"]["expected_tags"])
+        return f"{path}.{problem['ctx']['discriminator'].strip(chr(39))}: choose {' or '.join(choices)}, " + (
+            f"not {problem['ctx']['tag']!r}"
+        )
+    shown = f", not {value!r}" if not isinstance(value, dict) else ""
+    return f"{path}: {message[0].lower()}{message[1:]}{shown}"
+
+
+def _keys(location: tuple[str | int, ...], data: Any) -> Iterator[str]:
+    """The path as the file has it: without the names of types that pydantic adds where there is a choice of them."""
+    location = tuple(part for part in location if part != "[key]")
+    for number, part in enumerate(location):
+        last = number == len(location) - 1
+        if isinstance(data, dict | list) and (last or isinstance(part, int) or part in data):
+            yield str(part)
+            data = data.get(part) if isinstance(data, dict) else data[int(part)]
