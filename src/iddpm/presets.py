@@ -18,7 +18,7 @@ def listing(root: Path) -> list[str]:
     lines = []
     for path in sorted((root / "presets").glob("*.yaml")):
         first = path.read_text().splitlines()[0].lstrip("# ")
-        lines.append(f"{'*' if path.read_bytes() == current else ' '} {path.stem:<16} {first}")
+        lines.append(f"{'*' if path.read_bytes() == current else ' '} {path.stem:<32} {first}")
     return lines
 
 

@@ -8,13 +8,14 @@ import pytest
 
 from iddpm.data import ShardFolder, TrainingStream, open_source, write_shards
 from iddpm.errors import UserError
-from iddpm.params import Dataset, Source
+from iddpm.params import DigitsDataset, Source
 
-DIGITS = Dataset(source=Source.DIGITS, images_per_block=64, images_per_shard=200)
+DIGITS = DigitsDataset(source=Source.DIGITS, images_per_block=64, images_per_shard=200)
+RAW = Path("data/raw")  # which the digits ignore
 
 
-def write(folder: Path, dataset: Dataset = DIGITS) -> ShardFolder:
-    list(write_shards(open_source(dataset), dataset, folder))
+def write(folder: Path, dataset: DigitsDataset = DIGITS) -> ShardFolder:
+    list(write_shards(open_source(dataset, RAW), dataset, folder))
     return ShardFolder(folder)
 
 
@@ -39,7 +40,7 @@ def test_another_seed_is_another_order(shards: ShardFolder, tmp_path: Path) -> N
 
 
 def test_every_image_arrives_once_with_its_label(shards: ShardFolder) -> None:
-    source = open_source(DIGITS)
+    source = open_source(DIGITS, RAW)
     for split, count in source.card.counts.items():
         expected = sorted((image.tobytes(), label) for image, label in (source.read(split, i) for i in range(count)))
         images, labels = shards.read_split(split)

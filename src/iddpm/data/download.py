@@ -10,12 +10,12 @@ from iddpm.errors import UserError
 
 CIFAR10_URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
 MB = 10**6
-CIFAR10_MB = 170
+CIFAR10_MB = 171
 TIMEOUT_S = 30
 
 
 def download_cifar10(folder: Path, url: str = CIFAR10_URL) -> Iterator[int]:
-    """Put the published archive into `folder`; yields the megabytes fetched so far, of CIFAR10_MB.
+    """Put the published archive into `folder`; yields the megabytes fetched so far, rounded up, of CIFAR10_MB.
 
     Whatever happens, the archive is there whole with the right md5, or as before. Nothing is fetched when it is
     there already. UserError when the address cannot be reached or sends another file.
@@ -30,7 +30,7 @@ def download_cifar10(folder: Path, url: str = CIFAR10_URL) -> Iterator[int]:
             for chunk in _chunks(url):
                 stream.write(chunk)
                 fetched += len(chunk)
-                yield fetched // MB
+                yield -(-fetched // MB)
         if not _is_published(partial):
             raise UserError(f"{url}: sent a file whose md5 is not the published {MD5[ARCHIVE]}; nothing was kept")
         partial.replace(archive)

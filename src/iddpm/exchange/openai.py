@@ -1,6 +1,7 @@
 """Weights in improved-diffusion's .pt files: a dictionary of tensors under the names our networks use too."""
 
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -37,14 +38,14 @@ def _load(path: Path) -> Any:
     try:
         if mapped and (damaged := zipfile.ZipFile(path).testzip()):  # a mapped file's checksums are not looked at
             raise UserError(f"{path}: damaged (the checksum of {damaged} is wrong); fetch it again")
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        if "GLOBAL" in str(error):
-            raise UserError(f"{path}: holds Python objects, not only weights; they are never executed here") from None
-        raise UserError(f"{path}: not a checkpoint of weights") from None
+        with warnings.catch_warnings():  # about pickles it does not know, which it then refuses
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except (OSError, MemoryError, UserError):
         raise
-    except Exception:  # the reader meets a damaged file with whatever its content leads to
+    except Exception as error:  # the reader meets a damaged file with whatever its content leads to
+        if isinstance(error, pickle.UnpicklingError) and "GLOBAL" in str(error):
+            raise UserError(f"{path}: holds Python objects, not only weights; they are never executed here") from None
         raise UserError(f"{path}: truncated, damaged, or no checkpoint at all") from None
 
 

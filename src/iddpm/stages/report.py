@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from iddpm.evaluation.figures import DIFFUSION_CURVES, GAN_CURVES, scatter_lines, training_curves
-from iddpm.params import Params, Sampling, SurrogateSampling
+from iddpm.params import Params, Sampling, SnganSurrogate, SurrogateSampling
 from iddpm.stages.context import Stage, running, say
 from iddpm.training.metrics_log import read_csv
 
@@ -132,8 +132,11 @@ def _pictures(params: Params) -> list[str]:
 
 def _logs(params: Params) -> dict[str, tuple[str, ...]]:
     """Each training's log and the metrics to draw from it."""
-    models = {f"runs/models/{name}/metrics.csv": DIFFUSION_CURVES for name in params.models}
-    return models | {f"runs/surrogates/{name}/metrics.csv": GAN_CURVES for name in params.surrogates}
+    logs: dict[str, tuple[str, ...]] = {f"runs/models/{name}/metrics.csv": DIFFUSION_CURVES for name in params.models}
+    for name, surrogate in params.surrogates.items():
+        gan = isinstance(surrogate, SnganSurrogate)
+        logs[f"runs/surrogates/{name}/metrics.csv"] = GAN_CURVES if gan else DIFFUSION_CURVES
+    return logs
 
 
 def _flat(path: str) -> str:

@@ -16,6 +16,7 @@ def run(stage: Stage) -> None:
             pass
         card = ShardFolder(folder).card
         stage.scores = {f"{split}_images": float(count) for split, count in card.counts.items()}
+        say(f"{stage.address}: {card.description}")
         stage.artifacts = [(f"{output}/{name}", "") for name in ("card.json", "index.json")]
         if card.skipped:
             stage.artifacts.append((f"{output}/{SKIPPED}", ""))

@@ -2,21 +2,21 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from iddpm.data.resizing import resize_and_crop
 from iddpm.data.sources.base import Card, Image, SkippedImage
 from iddpm.data.sources.decoding import FORMATS, decode
-from iddpm.data.sources.labels import read_labels
+from iddpm.data.sources.labels import LABELS_FILE, read_labels
 from iddpm.errors import UserError
 from iddpm.params import ImagesDataset, Split, Unreadable
 
 
 def card(dataset: ImagesDataset) -> Card:
     """Known without looking into the folder; `classes` is as declared."""
-    split = "its own split" if dataset.test_every is None else f"every {dataset.test_every}th image is the test split"
+    every = dataset.test_every
+    split = "subfolders train and test" if every is None else f"one in {every} for test"
     return Card(
         source=dataset.source,
         description=f"the JPEG, PNG and WebP files of folder {dataset.folder}, box-halved, resized (bicubic) and "
@@ -35,7 +35,8 @@ class ImageFolder:
         self._dataset, self._folder = dataset, folder
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; put the images there, or a link to their folder")
-        self._files = self._split(list(_image_files(folder)))
+        images, self._others = _image_files(folder)
+        self._files = self._split(images)
         self._labels = read_labels(dataset, folder, self._files)
         self._digests: dict[str, str] = {}
 
@@ -57,7 +58,15 @@ class ImageFolder:
     def card(self) -> Card:
         counts = {split: len(files) for split, files in self._files.items()}
         complete = len(self._digests) == sum(counts.values())
-        return replace(card(self._dataset), counts=counts, source_sha256=self._sha256() if complete else "")
+        known = card(self._dataset)
+        kinds = ", ".join(sorted({Path(name).suffix or name for name in self._others}))
+        aside = f"; {len(self._others)} files of other kinds left aside ({kinds})" if self._others else ""
+        return replace(
+            known,
+            description=known.description + aside,
+            counts=counts,
+            source_sha256=self._sha256() if complete else "",
+        )
 
     def _sha256(self) -> str:
         """Of every file's path, content and label."""
@@ -86,10 +95,14 @@ class ImageFolder:
         return image, self._labels.get(file, 0)
 
 
-def _image_files(folder: Path) -> Iterator[str]:
-    """Paths below `folder` with an image's suffix, '/' between their parts, sorted. Links are followed."""
-    found = []
+def _image_files(folder: Path) -> tuple[list[str], list[str]]:
+    """Paths below `folder`, '/' between their parts, sorted: those with an image's suffix, and all others.
+
+    Links are followed; the labels file is neither.
+    """
+    images, others = [], []
     for place, _, names in os.walk(folder, followlinks=True):
         relative = Path(place).relative_to(folder)
-        found += [(relative / name).as_posix() for name in names if Path(name).suffix.lower() in FORMATS]
-    return iter(sorted(found))
+        for name in names:
+            (images if Path(name).suffix.lower() in FORMATS else others).append((relative / name).as_posix())
+    return sorted(images), sorted(set(others) - {LABELS_FILE})

@@ -6,7 +6,7 @@ from pathlib import Path
 from iddpm.errors import UserError
 from iddpm.params import ImagesDataset, Labels
 
-FILE = "labels.csv"
+LABELS_FILE = "labels.csv"
 HEADER = ["file", "label"]
 NAMES_SHOWN = 5
 
@@ -23,7 +23,7 @@ def read_labels(dataset: ImagesDataset, folder: Path, splits: dict[str, list[str
     elif dataset.labels is Labels.FOLDERS:
         names = _folder_names(folder, files, depth=0 if dataset.test_every else 1)
     else:
-        names = _rows(folder / FILE, files)
+        names = _rows(folder / LABELS_FILE, files)
     if dataset.labels is Labels.FILE and all(name.isdecimal() for name in names.values()):
         labels = {file: int(name) for file, name in names.items()}
         found, shown = max(labels.values()) + 1, f"labels up to {max(labels.values())}"

@@ -1,0 +1,396 @@
+"""What is drawn from finished models: every start, mixtures, and the stages that use them."""
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from iddpm.data import known_card
+from iddpm.diffusion import GaussianDiffusion, Handover, Sampler, cosine_betas, reverse_chain, upper_process
+from iddpm.errors import UserError
+from iddpm.params import Architecture, DigitsDataset, Mixture, SnganSurrogate, Source, Weights
+from iddpm.randomness import PositionalRandom
+from iddpm.stages.draw import Start, draw, draw_images, plan_chains, to_uint8
+from iddpm.stages.invert import invert
+from iddpm.stages.mix import mix
+from iddpm.stages.models import DiffusionModel, GanModel, MixtureNetwork
+from iddpm.stages.run import run_stage
+from iddpm.training.build import build_gan, build_network
+from iddpm.training.checkpoint import open_checkpoint, write_checkpoint
+
+from ..conftest import Project, tiny_params
+
+CARD = known_card(DigitsDataset(source=Source.DIGITS))
+COUNT = 7
+LABELS = np.arange(COUNT, dtype=np.int64)
+T = 20
+
+
+def architecture(changes: dict[str, Any] | None = None) -> Architecture:
+    model = tiny_params()["models"]["digits"]
+    return Architecture.model_validate_json(
+        json.dumps({"network": model["network"], "diffusion": model["diffusion"]} | (changes or {}))
+    )
+
+
+def randomised(network: nn.Module, seed: int) -> dict[str, Tensor]:
+    """Weights that are not the initial ones, of which many are zero."""
+    random = torch.Generator().manual_seed(seed)
+    return {
+        key: value + 0.1 * torch.randn(value.shape, generator=random) if value.is_floating_point() else value
+        for key, value in network.state_dict().items()
+    }
+
+
+def write_model(
+    path: Path, changes: dict[str, Any] | None = None, *, seed: int = 0, raw: bool = True, card: Any = CARD
+) -> Path:
+    built = architecture(changes)
+    network = build_network(built, card)
+    weights = {"ema": randomised(network, seed)} | ({"model": randomised(network, seed + 1)} if raw else {})
+    about = {"kind": "diffusion", "architecture": built.model_dump(mode="json"), "card": card.as_json()}
+    write_checkpoint(path, about, weights)
+    return path
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
+    write_model(folder / "digits", seed=1)
+    write_model(folder / "other", seed=3)
+    write_model(folder / "low", {"size": 4}, seed=5)
+    sngan = SnganSurrogate.model_validate_json(json.dumps(tiny_params()["surrogates"]["sngan"]))
+    generator, _ = build_gan(sngan, CARD)
+    about = {"kind": "sngan", "params": sngan.model_dump(mode="json"), "card": CARD.as_json()}
+    write_checkpoint(folder / "sngan", about, {"ema": randomised(generator, 7)})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path) -> DiffusionModel:
+    return DiffusionModel(folder / "digits")
+
+
+@pytest.fixture(scope="module")
+def surrogates(folder: Path) -> dict[str, GanModel | DiffusionModel]:
+    return {"sngan": GanModel(folder / "sngan"), "low": DiffusionModel(folder / "low")}
+
+
+def images_of(model: DiffusionModel, start: Start | None = None, count: int = COUNT, **settings: Any) -> Any:
+    labels = np.arange(count, dtype=np.int64) % 10
+    steps = settings.pop("steps", "3")
+    return draw(model, count, steps=steps, labels=labels, start=start, **settings)
+
+
+@pytest.mark.parametrize("name", ["sngan", "low"])
+def test_t_mid_at_t_is_ordinary_sampling(model: DiffusionModel, surrogates: dict[str, Any], name: str) -> None:
+    start = Start(surrogates[name], T)
+    assert np.array_equal(images_of(model, start), images_of(model))
+    assert plan_chains(model, "3", start).surrogate_evaluations == 0
+
+
+def test_t_mid_0_is_the_surrogate_alone(model: DiffusionModel, surrogates: dict[str, Any]) -> None:
+    positions, labels = torch.arange(COUNT), torch.arange(COUNT)
+    drawn = images_of(model, Start(surrogates["sngan"], 0))
+    assert np.array_equal(drawn, to_uint8(surrogates["sngan"].draw(positions, labels, 0)))
+
+    low, random = surrogates["low"], PositionalRandom(0, "sampling/surrogate_step")
+    chain = upper_process(low.process, "4", 0)
+    x = PositionalRandom(0, "sampling/surrogate_start").normal(positions, (1, 4, 4))
+    with torch.inference_mode():
+        *_, state = reverse_chain(
+            chain, low.denoiser(labels), x, lambda step: random.normal(positions, (1, 4, 4), draw=step)
+        )
+    resized = F.interpolate(state.x, (8, 8), mode="bilinear", align_corners=False)
+    for handover in Handover:
+        assert np.array_equal(images_of(model, Start(low, 0, "4", handover)), to_uint8(resized))
+
+
+STARTS = [None, ("sngan", 8), ("low", 0), ("low", 8), ("low", 19)]
+
+
+@pytest.mark.parametrize("start", STARTS, ids=str)
+@pytest.mark.parametrize("handover", Handover)
+@pytest.mark.parametrize("sampler", Sampler)
+def test_an_image_depends_on_its_index_alone(
+    model: DiffusionModel, surrogates: dict[str, Any], start: Any, handover: Handover, sampler: Sampler
+) -> None:
+    """Not on the batch size, nor on how many are drawn; progress never runs ahead or back."""
+    begin = start and Start(surrogates[start[0]], start[1], "1" if start[1] == 19 else "3", handover)
+    settings = {"sampler": sampler, "eta": 0.5 if sampler is Sampler.DDIM else 0.0}
+    together = images_of(model, begin, **settings)
+    seen: list[int] = []
+    apart = images_of(model, begin, batch_size=3, progress=seen.append, **settings)
+    fewer = images_of(model, begin, count=2, batch_size=2, **settings)
+    for some in (apart, fewer):  # a batch's arithmetic may round differently
+        assert np.abs(together[: len(some)].astype(int) - some).max() <= 1
+    assert seen == sorted(seen) and seen[-1] == COUNT
+    assert not np.array_equal(together[0], images_of(model, begin, seed=1, **settings)[0])
+    assert len(np.unique(together.reshape(COUNT, -1), axis=0)) == COUNT
+
+
+def test_what_is_handed_over_is_a_choice(model: DiffusionModel, surrogates: dict[str, Any]) -> None:
+    drawn = [images_of(model, Start(surrogates["low"], 8, "3", handover)) for handover in Handover]
+    assert not np.array_equal(*drawn)
+
+
+@pytest.mark.parametrize(
+    ("name", "t_mid", "steps", "evaluations"),
+    [
+        (None, 0, None, (0, 3)), ("sngan", 8, None, (1, 3)), ("sngan", 0, None, (1, 0)), ("low", 8, None, (12, 3)),
+        ("low", 8, "5", (5, 3)), ("low", 0, "5", (5, 0)), ("low", 0, None, (20, 0)), ("low", T, "5", (0, 3)),
+    ],
+)  # fmt: skip
+def test_evaluations_are_counted_as_they_happen(
+    model: DiffusionModel, surrogates: dict[str, Any], name: str | None, t_mid: int, steps: str | None, evaluations: Any
+) -> None:
+    start = None if name is None else Start(surrogates[name], t_mid, steps)
+    chains = plan_chains(model, "3", start)
+    assert (chains.surrogate_evaluations, chains.network_evaluations) == evaluations
+    calls: list[str] = []
+    networks = {"surrogate": getattr(surrogates[name], "network", None) if name else None, "model": model.network}
+    hooks = [
+        network.register_forward_hook(lambda *_, which=which: calls.append(which))
+        for which, network in networks.items()
+        if network is not None
+    ]
+    images_of(model, start)
+    for hook in hooks:
+        hook.remove()
+    assert calls.count("model") == evaluations[1]
+    assert name == "sngan" or calls.count("surrogate") == evaluations[0]
+
+
+def test_a_surrogate_and_its_model_share_labels(model: DiffusionModel, surrogates: dict[str, Any]) -> None:
+    for surrogate in surrogates.values():
+        start = Start(surrogate, 0, None if surrogate is surrogates["sngan"] else "3")
+        ones, twos = (draw(model, 2, steps="3", labels=np.full(2, label), start=start) for label in (1, 2))
+        assert not np.array_equal(ones, twos)
+
+
+def test_an_upsampler_does_not_start_from_noise(tmp_path: Path) -> None:
+    upsampler = DiffusionModel(write_model(tmp_path / "up", {"upsampling": {"low_size": 4}}))
+    with pytest.raises(UserError, match="up: an upsampler; it needs low-resolution images"):
+        images_of(upsampler)
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), dtype=np.uint8)
+    x, denoiser = upsampler.on_images(images, LABELS[:2])
+    low_res = F.avg_pool2d(x, 2)
+    with torch.inference_mode():
+        expected = upsampler.network(x, torch.tensor([3.0, 3.0]), torch.tensor([0, 1]), low_res=low_res)
+        torch.testing.assert_close(denoiser(x, torch.tensor([3.0, 3.0])), expected)
+
+
+def test_a_low_resolution_model_takes_averaged_images_on_grey_levels(surrogates: dict[str, Any]) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), dtype=np.uint8)
+    x, _ = surrogates["low"].on_images(images, LABELS[:2])
+    means = images.reshape(2, 4, 2, 4, 2).mean((2, 4))
+    assert np.abs(to_uint8(x)[..., 0] - means).max() <= 0.5
+    torch.testing.assert_close(x, (x * 127.5 + 127.5).round() / 127.5 - 1, rtol=0, atol=1e-6)
+    with pytest.raises(UserError, match="made for 8x8 pixels and 1 channels; these images have 4x4 and 1"):
+        surrogates["low"].on_images(images[:, :4, :4], LABELS[:2])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"sampler": "euler"}, "sampler 'euler': choose ancestral or ddim"),
+        ({"eta": 0.5}, "eta 0.5: only the ddim sampler has it"),
+        ({"sampler": "ddim", "eta": 1.5}, "eta 1.5: lies between 0 and 1"),
+        ({"steps": "21"}, "steps: '21'"),
+        ({"labels": np.array([10, 0])}, "label 10: the model has classes 0 to 9"),
+    ],
+)
+def test_what_cannot_be_drawn_is_named(model: DiffusionModel, settings: dict[str, Any], message: str) -> None:
+    asked: dict[str, Any] = {"labels": None, "count": 2, "sampler": "ancestral", "steps": "3", "seed": 0} | settings
+    with pytest.raises(UserError, match=message):
+        draw_images(model, **asked)
+
+
+def test_eta_changes_what_ddim_draws(model: DiffusionModel) -> None:
+    drawn = [draw_images(model, None, 2, "ddim", "3", 0, eta) for eta in (0.0, 1.0)]
+    assert not np.array_equal(*drawn)
+
+
+class Marked(nn.Module):
+    def __init__(self, mark: float) -> None:
+        super().__init__()
+        self.mark = mark
+
+    def forward(self, x: Tensor, timestep: Tensor, labels: Tensor | None = None) -> Tensor:
+        return torch.full_like(x, self.mark)
+
+
+@pytest.mark.parametrize("rescale", [True, False])
+@pytest.mark.parametrize(("timesteps", "within"), [(20, 1), (20, 10), (4000, 100), (1000, 100), (4000, 333)])
+@pytest.mark.parametrize("spacing", ["all", "20", "5,4,3"])
+def test_a_mixture_picks_its_network_by_the_original_timestep(
+    timesteps: int, within: int, rescale: bool, spacing: str
+) -> None:
+    """[0, within) and [T - within, T) are the ends' (appendix A), in respaced chains too."""
+    process = GaussianDiffusion(cosine_betas(timesteps), rescale_timesteps=rescale)
+    mixture = MixtureNetwork(Marked(0.0), Marked(1.0), process, within)
+    chain = process if spacing == "all" else process.respaced(spacing)
+    x = torch.zeros(2, 1, 1, 1)
+    shown = chain.model_timestep(torch.arange(chain.timesteps))
+    for original, timestep in zip(chain.timestep_map, shown, strict=True):
+        picked = mixture(x, timestep.repeat(2))
+        assert bool(picked.any()) == (original < within or original >= timesteps - within), original
+    with pytest.raises(ValueError, match="share their timestep"):
+        mixture(x, torch.tensor([0.0, 5.0]))
+
+
+def write_mixture(folder: Path, middle: str, ends: str, within: int = 5) -> DiffusionModel:
+    entry = Mixture(middle=middle, ends=ends, within=within)
+    about, weights = mix("mixtures.mixed", entry, open_checkpoint(folder / middle), open_checkpoint(folder / ends))
+    write_checkpoint(folder / f"{middle}-{ends}", about, weights)
+    return DiffusionModel(folder / f"{middle}-{ends}")
+
+
+def test_a_mixture_of_a_model_with_itself_is_the_model(folder: Path, model: DiffusionModel) -> None:
+    same = write_mixture(folder, "digits", "digits")
+    assert same.checkpoint.about["kind"] == "mixture" and same.classes == 10
+    assert np.array_equal(images_of(same, steps="20"), images_of(model, steps="20"))
+    raw = [DiffusionModel(folder / name, Weights.RAW) for name in ("digits", "digits-digits")]
+    assert np.array_equal(*[images_of(each) for each in raw])
+    assert not np.array_equal(images_of(raw[0]), images_of(model))
+
+
+def test_a_mixture_runs_one_network_per_step(folder: Path, model: DiffusionModel) -> None:
+    mixed, other = write_mixture(folder, "digits", "other"), DiffusionModel(folder / "other")
+    x = torch.zeros(2, 1, 8, 8)
+    for t, expected in ((4, other), (5, model), (14, model), (15, other)):
+        timestep = model.process.model_timestep(torch.tensor([t, t]))
+        labels = torch.tensor([1, 2])
+        with torch.inference_mode():
+            assert torch.equal(mixed.denoiser(labels)(x, timestep), expected.denoiser(labels)(x, timestep))
+    calls = {"middle": 0, "ends": 0}
+    for name in calls:
+        part = getattr(mixed.network, name)
+        part.register_forward_hook(lambda *_, name=name: calls.__setitem__(name, calls[name] + 1))
+    images_of(mixed, steps="20")
+    assert calls == {"middle": 10, "ends": 10}
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"diffusion": {"timesteps": 30}}, "diffusion.timesteps is 30 in odd, but 20 in digits"),
+        ({"diffusion": {"timesteps": 20, "schedule": "linear"}}, "diffusion.schedule is linear in odd"),
+        ({"diffusion": {"timesteps": 20, "mean": "x_start"}}, "diffusion.mean is x_start in odd"),
+        ({"diffusion": {"timesteps": 20, "variance": "fixed_large"}}, "diffusion.variance is fixed_large in odd"),
+        ({"diffusion": {"timesteps": 20, "rescale_timesteps": False}}, "diffusion.rescale_timesteps is False in odd"),
+        ({"size": 4}, "size is 4 in odd, but None in digits"),
+        ({"upsampling": {"low_size": 4}}, "upsampling"),
+        ({"network": {"width": 8, "channel_mult": [1], "blocks": 1}}, "network.conditioning is none in odd"),
+        ({"card": 3}, "card.channels is 3 in odd, but 1 in digits"),
+    ],
+)
+def test_models_that_do_not_mix_are_named(folder: Path, tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    card = known_card(DigitsDataset(source=Source.DIGITS))
+    if channels := changes.pop("card", None):
+        card = type(card)(**(card.as_json() | {"channels": channels}))
+    odd = open_checkpoint(write_model(tmp_path / "odd", changes, card=card))
+    entry = Mixture(middle="digits", ends="odd", within=5)
+    with pytest.raises(UserError, match=f"mixtures.mixed.ends: {named}"):
+        mix("mixtures.mixed", entry, open_checkpoint(folder / "digits"), odd)
+
+
+def test_other_mistakes_in_a_mixture(folder: Path, tmp_path: Path) -> None:
+    digits = open_checkpoint(folder / "digits")
+    with pytest.raises(UserError, match=r"mixtures.mixed.within: twice 11 is more than T = 20"):
+        mix("mixtures.mixed", Mixture(middle="digits", ends="digits", within=11), digits, digits)
+    with pytest.raises(UserError, match="holds a sngan model"):
+        mix("mixtures.mixed", Mixture(middle="digits", ends="sngan"), digits, open_checkpoint(folder / "sngan"))
+    imported = open_checkpoint(write_model(tmp_path / "imported", raw=False))  # like a public checkpoint: EMA alone
+    _, weights = mix("mixtures.mixed", Mixture(middle="digits", ends="imported", within=5), digits, imported)
+    assert weights.keys() == {"ema"}
+
+
+def test_inversion_decodes_what_it_encoded(model: DiffusionModel) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
+    errors = [
+        invert(model, images, LABELS[:4], model.process.respaced(steps), clip=False).mean_absolute_error
+        for steps in ("3", "20")
+    ]
+    assert errors[1] < errors[0]
+    inversion = invert(model, images, LABELS[:4], model.process, clip=True)
+    assert np.array_equal(inversion.originals, images) and inversion.latents.shape == images.shape
+    mse = ((images.astype(float) - inversion.reconstructions) ** 2).mean()
+    assert inversion.psnr == pytest.approx(10 * np.log10(255**2 / mse))
+    lossless = inversion._replace(reconstructions=images)
+    assert lossless.psnr == float("inf") and lossless.mean_absolute_error == 0
+
+
+@pytest.mark.tools
+@pytest.mark.timeout(600)
+def test_stages_of_mixtures_and_diffusion_surrogates(project: Project) -> None:
+    """From training to samples, likelihoods and inversion, through the command."""
+    params = tiny_params()
+    digits = params["models"]["digits"]
+    params["models"]["other"] = digits | {"training": digits["training"] | {"objective": "vlb", "seed": 1}}
+    params["surrogates"] = {"low": digits | {"kind": "low_resolution", "size": 4}}
+    params["mixtures"] = {"mixed": {"middle": "digits", "ends": "other", "within": 5}}
+    params["samplings"] = {"mixed": {"model": "mixed", "steps": 5, "count": 4}}
+    start = {"model": "mixed", "surrogate": "low", "steps": 3, "surrogate_steps": 4, "count": 4}
+    params["surrogate_samplings"] = {"low": start | {"t_mid": 10}, "all": start | {"t_mid": 20, "steps": 5}}
+    params["evaluations"] = {}
+    bound = {"dataset": "digits", "images": 3}
+    params["likelihoods"] = {
+        "digits": bound | {"model": "digits"},
+        "all": bound | {"model": "digits", "steps": 20},
+        "mixed": bound | {"model": "mixed", "steps": 4, "clip": False},
+    }
+    project.write(params)
+    for stage in (
+        "shard digits", "train digits", "train other", "surrogate low", "mix mixed", "sample mixed",
+        "surrogate-sample low", "surrogate-sample all", "likelihood digits", "likelihood all", "likelihood mixed",
+    ):  # fmt: skip
+        run_stage(*stage.split(), project.root)
+    runs = project.root / "runs"
+
+    samples = {name: np.load(runs / f"samples/{name}/samples.npz") for name in ("mixed", "low", "all")}
+    assert np.array_equal(samples["all"]["arr_0"], samples["mixed"]["arr_0"])
+    assert not np.array_equal(samples["low"]["arr_0"], samples["mixed"]["arr_0"])
+    record = json.loads((runs / "samples/low/record.json").read_text())
+    assert (record["network_evaluations"], record["surrogate_evaluations"]) == (3, 4)
+
+    bits = {
+        name: json.loads((runs / f"likelihoods/{name}/bits_per_dim.json").read_text()) for name in ("digits", "all")
+    }
+    assert bits["all"]["bits_per_dim"] == pytest.approx(bits["digits"]["bits_per_dim"], rel=1e-6)
+    mixed = json.loads((runs / "likelihoods/mixed/bits_per_dim.json").read_text())
+    expected = {"timesteps": 20, "steps": 4, "evaluated_timesteps": 8, "clip": False}
+    assert {key: mixed["protocol"][key] for key in expected} == expected
+    with open(runs / "likelihoods/mixed/terms.csv") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [int(row["timestep"]) for row in rows] == [0, 1, 2, 3, 4, 6, 13, 19]
+    total = sum(float(row["vb_bits_per_dim"]) for row in rows) + mixed["prior_bits_per_dim"]
+    assert mixed["bits_per_dim"] == pytest.approx(total, rel=1e-5)
+
+    said = project.run("iddpm", "draw", "runs/models/mixed", "m.npz", "--steps", "4", "--sampler", "ddim", "--eta", "1")
+    assert "100 images in m.npz" in said.stdout
+    invert = ["iddpm", "invert", "runs/models/mixed", "inverted.npz", "--dataset", "digits", "--steps", "10"]
+    said = project.run(*invert, "--count", "3", "--no-clip")
+    assert "mean absolute error" in said.stdout and "dB" in said.stdout
+    with np.load(project.root / "inverted.npz") as arrays:
+        assert arrays["originals"].shape == arrays["latents"].shape == arrays["reconstructions"].shape == (3, 8, 8, 1)
+        assert arrays["latents"].dtype == np.float32 and arrays["labels"].shape == (3,)
+    for wrong, message in (
+        (("--split", "valid"), "--split valid: choose train or test"),
+        (("--steps", "50"), "--steps: '50'"),
+        (("--count", "1000"), "--count 1000: test of digits has 299 images"),
+        (("--dataset", "none"), "data/shards/none/index.json: missing"),
+    ):
+        failed = project.run(*invert, *wrong, check=False)
+        assert failed.returncode == 1 and message in failed.stderr and len(failed.stderr.strip().splitlines()) == 1
+
+    params["mixtures"]["mixed"]["within"] = 4
+    project.write(params)
+    failed = project.run("iddpm", "stage", "sample", "mixed", check=False)
+    assert "mixtures.mixed.within is 4, but runs/models/mixed" in failed.stderr
