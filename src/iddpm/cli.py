@@ -202,7 +202,9 @@ def invert(
     split: Annotated[str, typer.Option(help="train or test.")] = "test",
     count: Annotated[int, typer.Option(min=1, help="Number of images, from the first.")] = 8,
     steps: Annotated[str, typer.Option(help="DDIM steps either way: 50, '10,8,6' or 'ddim50'.")] = "50",
-    clip: Annotated[bool, typer.Option(help="Clip the predicted image to [-1, 1] at every step.")] = True,
+    clip: Annotated[
+        bool, typer.Option(help="Clip the predicted image to [-1, 1] at every step; a cosine schedule needs it.")
+    ] = True,
     weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
 ) -> None:
     """Encode real images into a model's noise by DDIM inversion, decode them again, and show what was lost."""

@@ -66,8 +66,9 @@ def test_truncated_chain_begins_where_the_noise_ends() -> None:
     chain = truncated_process(PROCESS, "8", 40)
     assert chain.timesteps == 8 and chain.timestep_map[-1] == 39
     assert truncated_process(PROCESS, "8", 100).timestep_map == PROCESS.respaced("8").timestep_map
+    assert truncated_process(PROCESS, "ddim8", 40).timestep_map == [4, 9, 14, 19, 24, 29, 34, 39]
     with pytest.raises(ValueError, match="t_mid - 1 = 39"):
-        truncated_process(PROCESS, "ddim8", 40)
+        truncated_process(PROCESS, "1", 40)
     with pytest.raises(ValueError, match="t_mid = 101"):
         truncated_process(PROCESS, "8", 101)
 

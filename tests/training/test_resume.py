@@ -213,7 +213,8 @@ def test_an_interrupted_gan_is_the_same_gan(shards: Path, tmp_path: Path) -> Non
         json.dumps(
             {
                 "kind": "sngan", "dataset": "digits", "conditioning": "class", "steps": 6, "critic_steps": 2,
-                "batch_size": 8, "generator_width": 8, "discriminator_width": 8, "z_dim": 4, "log_every": 4, "checkpoint_every": 2,
+                "batch_size": 8, "generator_width": 8, "discriminator_width": 8, "z_dim": 4,
+                "log_every": 4, "checkpoint_every": 2,
             }
         )
     )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from iddpm.checks.references import named_model, reference
+from iddpm.checks.references import Named, named_model, reference
 from iddpm.data import Card, known_card
 from iddpm.diffusion import IwdiffReduction, Objective, TimestepSampling
 from iddpm.errors import UserError
@@ -151,6 +151,11 @@ def check_import(path: str, entry: Import) -> Iterator[str]:
         yield f"{path}.flags: {error}"
 
 
+def _conditioned(model: Named) -> tuple[object, ...]:
+    """What two networks must share to denoise the same images."""
+    return model.card, model.size, model.architecture.network.conditioning, model.architecture.upsampling
+
+
 def check_mixture(path: str, mixture: Mixture, params: Params) -> Iterator[str]:
     """Of a mixture: two models of the same process and data."""
     for key in ("middle", "ends"):
@@ -160,12 +165,7 @@ def check_mixture(path: str, mixture: Mixture, params: Params) -> Iterator[str]:
         return
     if middle.architecture.diffusion != ends.architecture.diffusion:
         yield f"{path}.ends: the process of {mixture.ends} is not that of {mixture.middle}"
-    conditioning = middle.architecture.network.conditioning
-    if (middle.card, middle.size, conditioning) != (
-        ends.card,
-        ends.size,
-        ends.architecture.network.conditioning,
-    ):
-        yield f"{path}.ends: images or classes of {mixture.ends} are not those of {mixture.middle}"
+    if _conditioned(middle) != _conditioned(ends):
+        yield f"{path}.ends: images, classes or upsampling of {mixture.ends} are not those of {mixture.middle}"
     if 2 * mixture.within > middle.process.timesteps:
         yield f"{path}.within: twice {mixture.within} is more than T = {middle.process.timesteps}"

@@ -119,7 +119,7 @@ def training_losses(
 def draw_weights(
     losses: Tensor, dimensions: int, *, objective: Objective, reduction: IwdiffReduction = IwdiffReduction.MEAN
 ) -> Tensor:
-    """Weights [k, N] of k noise draws for the same images and timesteps, from their losses [k, N]; each column sums to 1.
+    """Weights [k, N] of k noise draws for the same images and timesteps, from their losses [k, N]; columns sum to 1.
 
     iwdiff: softmax over the draws of the squared error, detached (coursework): the harder draws count
     more. Its text sums the squared error over the image's `dimensions`, at which softmax is almost a hard maximum;

@@ -89,9 +89,9 @@ class GaussianDiffusion:
             (1.0 - self.alphas_cumprod_prev) * np.sqrt(1.0 - betas) / (1.0 - self.alphas_cumprod)
         )
 
-    def respaced(self, spacing: str, below: int | None = None) -> "GaussianDiffusion":
-        """The chain over a subset of the timesteps below `below` (default T), `spacing` as in `space_timesteps`."""
-        return self.keeping(space_timesteps(self.timesteps if below is None else below, spacing))
+    def respaced(self, spacing: str) -> "GaussianDiffusion":
+        """The chain over a subset of the timesteps, `spacing` as in `space_timesteps`."""
+        return self.keeping(space_timesteps(self.timesteps, spacing))
 
     def keeping(self, kept: list[int]) -> "GaussianDiffusion":
         """The chain that visits only the timesteps `kept`, ascending; alpha-bar is the same there (eq. 19)."""

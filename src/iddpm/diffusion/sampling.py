@@ -110,17 +110,20 @@ def reverse_chain(
 def truncated_process(process: GaussianDiffusion, spacing: str, t_mid: int) -> GaussianDiffusion:
     """The respaced chain over the first `t_mid` noising steps, 1 <= t_mid <= T, for a surrogate start.
 
-    A chain that stops short of t_mid would begin at another noise level than it was given: ValueError.
+    A chain that stops short of t_mid would begin at another noise level than it was given: ValueError. The stride of
+    a "ddimN" spacing is therefore counted from t_mid - 1 downwards.
     """
     if not 1 <= t_mid <= process.timesteps:
         raise ValueError(f"t_mid = {t_mid} is not in [1, {process.timesteps}]")
-    truncated = process.respaced(spacing, below=t_mid)
-    if truncated.timestep_map[-1] != process.timestep_map[t_mid - 1] and t_mid < process.timesteps:
+    kept = space_timesteps(t_mid, spacing)
+    if t_mid < process.timesteps and spacing.startswith("ddim"):
+        kept = [t_mid - 1 - step for step in reversed(kept)]
+    if t_mid < process.timesteps and kept[-1] != t_mid - 1:
         raise ValueError(
-            f"steps {spacing!r} end at timestep {truncated.timestep_map[-1]}, not at t_mid - 1 = {t_mid - 1}; "
+            f"steps {spacing!r} end at timestep {kept[-1]}, not at t_mid - 1 = {t_mid - 1}; "
             "use a section count of at least 2"
         )
-    return truncated
+    return process.keeping(kept)
 
 
 def surrogate_start(process: GaussianDiffusion, x_start: Tensor, noise: Tensor, t_mid: int) -> Tensor:
@@ -140,7 +143,7 @@ def upper_process(process: GaussianDiffusion, spacing: str, t_mid: int) -> Gauss
     """The respaced chain from T down to the noise level of `t_mid` noising steps, 0 <= t_mid < T, for a surrogate.
 
     With t_mid > 0 its step 0 stands for that level and is never taken: `reverse_chain(..., last_step=1)`.
-    ValueError when the chain would not begin at T - 1.
+    ValueError when the chain would not begin at T - 1, except with "ddimN", which does not in ordinary sampling either.
     """
     if not 0 <= t_mid < process.timesteps:
         raise ValueError(f"t_mid = {t_mid} is not in [0, {process.timesteps})")

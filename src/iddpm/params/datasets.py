@@ -48,7 +48,7 @@ class DigitsDataset(_Dataset):
 
 
 class PhotosDataset(_Dataset):
-    """Random crops of scikit-learn's two colour photographs (427x640): 3 channels, the photograph as class; embedded."""
+    """Random crops of scikit-learn's two colour photographs (427x640): 3 channels, 2 classes (which one); embedded."""
 
     source: Literal[Source.PHOTOS]
     size: int = Field(ge=4, le=128, description="Pixels of a side.")

@@ -100,7 +100,8 @@ def _image_files(folder: Path) -> tuple[list[str], list[str]]:
 
     Links are followed; the labels file is neither.
     """
-    images, others = [], []
+    images: list[str] = []
+    others: list[str] = []
     for place, _, names in os.walk(folder, followlinks=True):
         relative = Path(place).relative_to(folder)
         for name in names:
