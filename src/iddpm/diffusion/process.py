@@ -3,10 +3,9 @@
 import math
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -45,12 +44,6 @@ class ReverseStep(NamedTuple):
     x_start: Tensor
 
 
-def expand_table(table: npt.NDArray[np.floating[Any]], t: Tensor, like: Tensor) -> Tensor:
-    """Table entries at t [N], gathered in float64, then float32 and shaped to broadcast over `like`."""
-    values = torch.from_numpy(table).to(t.device)[t].to(torch.float32)
-    return values.reshape(-1, *[1] * (like.ndim - 1))
-
-
 class GaussianDiffusion:
     """A diffusion of T steps, betas float64 [T] in (0, 1].
 
@@ -83,11 +76,41 @@ class GaussianDiffusion:
         clipped = np.append(self.posterior_variance[min(1, self.timesteps - 1)], self.posterior_variance[1:])
         with np.errstate(divide="ignore"):
             self.posterior_log_variance_clipped = np.log(clipped)
+            # beta_0 would spoil the decoder's likelihood at t = 0: that of the posterior stands there.
+            fixed_large_log_variance = np.log(np.append(clipped[0], betas[1:]))
         # eq. 11: coefficients of x_start and x_t in the posterior mean
         self.posterior_mean_coef1 = betas * np.sqrt(self.alphas_cumprod_prev) / (1.0 - self.alphas_cumprod)
         self.posterior_mean_coef2 = (
             (1.0 - self.alphas_cumprod_prev) * np.sqrt(1.0 - betas) / (1.0 - self.alphas_cumprod)
         )
+        self._tables = {
+            "alphas_cumprod": self.alphas_cumprod,
+            "alphas_cumprod_prev": self.alphas_cumprod_prev,
+            "alphas_cumprod_next": np.append(self.alphas_cumprod[1:], 0.0),
+            "sqrt_alphas_cumprod": np.sqrt(self.alphas_cumprod),
+            "sqrt_one_minus_alphas_cumprod": np.sqrt(1.0 - self.alphas_cumprod),
+            "log_one_minus_alphas_cumprod": np.log(1.0 - self.alphas_cumprod),
+            "sqrt_recip_alphas_cumprod": np.sqrt(1.0 / self.alphas_cumprod),
+            "sqrt_recipm1_alphas_cumprod": np.sqrt(1.0 / self.alphas_cumprod - 1.0),
+            "posterior_mean_coef1": self.posterior_mean_coef1,
+            "posterior_mean_coef2": self.posterior_mean_coef2,
+            "posterior_variance": self.posterior_variance,
+            "posterior_log_variance_clipped": self.posterior_log_variance_clipped,
+            "log_betas": np.log(betas),
+            "fixed_large_log_variance": fixed_large_log_variance,
+            "original_timestep": np.array(self.timestep_map, dtype=np.float64),
+        }
+        self._on_device: dict[tuple[str, torch.device], Tensor] = {}
+
+    def at(self, table: str, t: Tensor, like: Tensor) -> Tensor:
+        """Entries of a table at t [N], gathered in float64, then float32 and shaped to broadcast over `like`."""
+        return self._gather(table, t).reshape(-1, *[1] * (like.ndim - 1))
+
+    def _gather(self, table: str, t: Tensor) -> Tensor:
+        key = (table, t.device)
+        if key not in self._on_device:
+            self._on_device[key] = torch.from_numpy(self._tables[table]).to(t.device)
+        return self._on_device[key][t].to(torch.float32)
 
     def respaced(self, spacing: str) -> "GaussianDiffusion":
         """The chain over a subset of the timesteps, `spacing` as in `space_timesteps`."""
@@ -106,34 +129,27 @@ class GaussianDiffusion:
 
     def model_timestep(self, t: Tensor) -> Tensor:
         """What the network is told, float32 [N]: the original timestep, in units of T = 1000 if rescaled."""
-        original = torch.tensor(self.timestep_map, device=t.device)[t].to(torch.float32)
+        original = self._gather("original_timestep", t)
         return original * (1000.0 / self.original_timesteps) if self.rescale_timesteps else original
 
     def q_sample(self, x_start: Tensor, t: Tensor, noise: Tensor) -> Tensor:
         """x_t ~ q(x_t | x_start), eq. 9."""
-        signal = expand_table(np.sqrt(self.alphas_cumprod), t, x_start)
-        return signal * x_start + expand_table(np.sqrt(1.0 - self.alphas_cumprod), t, x_start) * noise
+        signal = self.at("sqrt_alphas_cumprod", t, x_start)
+        return signal * x_start + self.at("sqrt_one_minus_alphas_cumprod", t, x_start) * noise
 
     def q_posterior(self, x_start: Tensor, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """Mean [N, C, H, W] and clipped log variance [N, 1, 1, 1] of q(x_{t-1} | x_t, x_start), eq. 10-12."""
-        mean = (
-            expand_table(self.posterior_mean_coef1, t, x_t) * x_start
-            + expand_table(self.posterior_mean_coef2, t, x_t) * x_t
-        )
-        return mean, expand_table(self.posterior_log_variance_clipped, t, x_t)
+        mean = self.at("posterior_mean_coef1", t, x_t) * x_start + self.at("posterior_mean_coef2", t, x_t) * x_t
+        return mean, self.at("posterior_log_variance_clipped", t, x_t)
 
     def x_start_from_eps(self, x_t: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Solve eq. 9 for x_start."""
-        return (
-            expand_table(np.sqrt(1.0 / self.alphas_cumprod), t, x_t) * x_t
-            - expand_table(np.sqrt(1.0 / self.alphas_cumprod - 1.0), t, x_t) * eps
-        )
+        return self.at("sqrt_recip_alphas_cumprod", t, x_t) * x_t - self.at("sqrt_recipm1_alphas_cumprod", t, x_t) * eps
 
     def eps_from_x_start(self, x_t: Tensor, t: Tensor, x_start: Tensor) -> Tensor:
         """Solve eq. 9 for the noise."""
-        return (expand_table(np.sqrt(1.0 / self.alphas_cumprod), t, x_t) * x_t - x_start) / expand_table(
-            np.sqrt(1.0 / self.alphas_cumprod - 1.0), t, x_t
-        )
+        scaled = self.at("sqrt_recip_alphas_cumprod", t, x_t) * x_t
+        return (scaled - x_start) / self.at("sqrt_recipm1_alphas_cumprod", t, x_t)
 
     def log_variance(self, output: Tensor | None, t: Tensor, like: Tensor) -> Tensor:
         """Log variance of p(x_{t-1} | x_t), shape of `like`; `output` is the network's variance channels."""
@@ -143,14 +159,11 @@ class GaussianDiffusion:
         if self.variance is Variance.LEARNED_RANGE:
             assert output is not None
             fraction = (output + 1.0) / 2.0  # eq. 15: interpolate log variances; v is not squashed
-            largest = expand_table(np.log(self.betas), t, like)
-            return fraction * largest + (1.0 - fraction) * expand_table(self.posterior_log_variance_clipped, t, like)
-        if self.variance is Variance.FIXED_LARGE:
-            # beta_0 would spoil the decoder's likelihood at t = 0, so the posterior variance of t = 1 stands there
-            table = np.log(np.append(self.posterior_variance[min(1, self.timesteps - 1)], self.betas[1:]))
-        else:
-            table = self.posterior_log_variance_clipped
-        return expand_table(table, t, like).expand_as(like)
+            largest = self.at("log_betas", t, like)
+            return fraction * largest + (1.0 - fraction) * self.at("posterior_log_variance_clipped", t, like)
+        large = self.variance is Variance.FIXED_LARGE
+        table = "fixed_large_log_variance" if large else "posterior_log_variance_clipped"
+        return self.at(table, t, like).expand_as(like)
 
     def split_output(self, output: Tensor, channels: int) -> tuple[Tensor, Tensor | None]:
         """The network's output as (mean channels, variance channels or None); refuses a wrong channel count."""
@@ -170,13 +183,13 @@ class GaussianDiffusion:
         log_variance = self.log_variance(variance_output, t, x_t)
         variance = torch.exp(log_variance)
         if self.variance is Variance.FIXED_SMALL:  # truly 0 at t = 0, where the log variance is a stand-in
-            variance = expand_table(self.posterior_variance, t, x_t).expand_as(x_t)
+            variance = self.at("posterior_variance", t, x_t).expand_as(x_t)
         return ReverseStep(self.q_posterior(x_start, x_t, t)[0], variance, log_variance, x_start)
 
     def prior_bits_per_dim(self, x_start: Tensor) -> Tensor:
         """KL(q(x_T | x_start) || N(0, I)), bits per dimension, shape [N]: the part of the bound not trained."""
         t = torch.full((len(x_start),), self.timesteps - 1, dtype=torch.int64, device=x_start.device)
-        mean = expand_table(np.sqrt(self.alphas_cumprod), t, x_start) * x_start
-        log_variance = expand_table(np.log(1.0 - self.alphas_cumprod), t, x_start)
+        mean = self.at("sqrt_alphas_cumprod", t, x_start) * x_start
+        log_variance = self.at("log_one_minus_alphas_cumprod", t, x_start)
         kl = 0.5 * (-1.0 - log_variance + torch.exp(log_variance) + mean**2)
         return kl.flatten(1).mean(1) / math.log(2.0)

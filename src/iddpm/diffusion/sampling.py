@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterator
 from enum import StrEnum
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from iddpm.diffusion.process import Denoiser, GaussianDiffusion, expand_table
+from iddpm.diffusion.process import Denoiser, GaussianDiffusion
 from iddpm.diffusion.schedules import space_timesteps
 
 StepNoise = Callable[[int], Tensor]
@@ -59,8 +58,8 @@ def ddim_step(
     x_start = process.reverse_step(denoiser(x_t, process.model_timestep(t)), x_t, t, clip=clip).x_start
     eps = process.eps_from_x_start(x_t, t, x_start)  # again, so that it agrees with the clipped x_start
     # Arithmetic after the gather is in float32, as in the original: 1 - abar near t = 0 shows the difference.
-    now = expand_table(process.alphas_cumprod, t, x_t)
-    previous = expand_table(process.alphas_cumprod_prev, t, x_t)
+    now = process.at("alphas_cumprod", t, x_t)
+    previous = process.at("alphas_cumprod_prev", t, x_t)
     sigma = eta * torch.sqrt((1 - previous) / (1 - now)) * torch.sqrt(1 - now / previous)
     mean = torch.sqrt(previous) * x_start + torch.sqrt(1 - previous - sigma**2) * eps
     noisy = (t != 0).to(x_t.dtype).reshape(-1, *[1] * (x_t.ndim - 1))
@@ -73,8 +72,7 @@ def ddim_reverse_step(
     """x_{t+1} on the deterministic DDIM path: encodes an image into noise."""
     x_start = process.reverse_step(denoiser(x_t, process.model_timestep(t)), x_t, t, clip=clip).x_start
     eps = process.eps_from_x_start(x_t, t, x_start)
-    alphas_cumprod_next = np.append(process.alphas_cumprod[1:], 0.0)
-    following = expand_table(alphas_cumprod_next, t, x_t)
+    following = process.at("alphas_cumprod_next", t, x_t)
     return torch.sqrt(following) * x_start + torch.sqrt(1 - following) * eps
 
 
