@@ -24,6 +24,19 @@ os.environ.update(QUIET)
 # A shell that runs us in the background has Ctrl-C ignored, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Two test processes share the cores; waiting OpenMP threads would take them from each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A module's tests share its fixtures, those of pipelines one server: one process each. The slow ones go first."""
+    for item in items:
+        folder = item.path.parent
+        group = folder if folder.name == "pipelines" else item.path
+        item.add_marker(pytest.mark.xdist_group(str(group.relative_to(ROOT))))
+    items.sort(key=lambda item: item.get_closest_marker("tools") is None)
+
+
 TINY = """
 datasets:
   digits: {source: digits, images_per_block: 64, images_per_shard: 300}

@@ -34,7 +34,7 @@ def test_presets(project: Project) -> None:
     assert "changes that are in no preset" in fails(project, "preset", "digits")
     project.run("iddpm", "preset", "digits", "--force")
     assert re.search(r"^\* digits ", project.run("iddpm", "preset").stdout, re.MULTILINE)
-    assert "there is none of that name (digits" in fails(project, "preset", "imagenet")
+    assert "there is none of that name (cifar10_uncond_50M_500K" in fails(project, "preset", "imagenet")
 
 
 def test_set_keeps_comments_and_refuses_nonsense(project: Project) -> None:

@@ -101,6 +101,7 @@ def test_mistakes_are_one_line(command: Command, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.tools
 def test_the_stage(project: Project) -> None:
     weights = "data/raw/checkpoints/tiny.pt"
     flags = f"{TINY_FLAGS} --learn_sigma True"

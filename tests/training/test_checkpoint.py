@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from iddpm.errors import UserError
-from iddpm.training.checkpoint import newest_checkpoint, open_checkpoint, save_step, write_checkpoint
+from iddpm.training.checkpoint import FORMAT, newest_checkpoint, open_checkpoint, save_step, write_checkpoint
 
 WEIGHTS = {"model": {"w": torch.arange(1000.0)}, "ema": {"w": torch.ones(1000)}}
 STATE = {"optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}, "count": 7}
@@ -21,7 +21,7 @@ def save(root: Path, *steps: int) -> None:
 def test_round_trip(tmp_path: Path) -> None:
     save(tmp_path, 10)
     checkpoint = newest_checkpoint(tmp_path, print)
-    assert checkpoint is not None and checkpoint.about == {"format": 1, "kind": "test", "step": 10}
+    assert checkpoint is not None and checkpoint.about == {"format": FORMAT, "kind": "test", "step": 10}
     assert torch.equal(checkpoint.weights("model")["w"], WEIGHTS["model"]["w"])
     assert checkpoint.state()["count"] == 7
     with pytest.raises(UserError, match=r"raw\.safetensors: missing"):

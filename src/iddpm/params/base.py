@@ -3,16 +3,21 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 """Of a dictionary's entry: letters, digits, '-' and '_', since it names folders, DVC stages and MLflow runs."""
 
+def _section_counts(value: object) -> object:
+    return ",".join(map(str, value)) if isinstance(value, list) else value
+
+
 Steps = Annotated[
     int | str,
+    BeforeValidator(_section_counts),
     Field(
         union_mode="left_to_right",
-        description="Reverse steps: a count (100), section counts ('10,8,6', the first nearest to the data), "
+        description="Reverse steps: a count (100), section counts ('10,8,6' or [10, 8, 6], the first nearest to the data), "
         "or 'ddimN' for one integer stride.",
     ),
 ]

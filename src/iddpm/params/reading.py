@@ -70,9 +70,12 @@ def _describe(problem: Any, data: Any) -> str:
 
 def _keys(location: tuple[str | int, ...], data: Any) -> Iterator[str]:
     """The path as the file has it: without the names of types that pydantic adds where there is a choice of them."""
-    location = tuple(part for part in location if part != "[key]")
-    for number, part in enumerate(location):
-        last = number == len(location) - 1
-        if isinstance(data, dict | list) and (last or isinstance(part, int) or part in data):
+    for part in location:
+        if isinstance(data, dict) and isinstance(part, str) and part != "[key]":
+            if part not in data and part != location[-1]:
+                continue
+            yield part
+            data = data.get(part)
+        elif isinstance(data, list) and isinstance(part, int):
             yield str(part)
-            data = data.get(part) if isinstance(data, dict) else data[int(part)]
+            data = data[part]
