@@ -13,12 +13,11 @@ def _section_counts(value: object) -> object:
 
 
 Steps = Annotated[
-    int | str,
+    Annotated[int | str, Field(union_mode="left_to_right")],
     BeforeValidator(_section_counts),
     Field(
-        union_mode="left_to_right",
-        description="Reverse steps: a count (100), section counts ('10,8,6' or [10, 8, 6], the first nearest to the data), "
-        "or 'ddimN' for one integer stride.",
+        description="Reverse steps: a count (100), section counts ('10,8,6' or [10, 8, 6], the first nearest to the "
+        "data), or 'ddimN' for one integer stride."
     ),
 ]
 

@@ -52,6 +52,8 @@ def read_params(path: Path) -> Params:
 
 def _describe(problem: Any, data: Any) -> str:
     path = ".".join(_keys(problem["loc"], data))
+    if problem["type"] == "missing":
+        path = f"{path}.{problem['loc'][-1]}".lstrip(".")
     value, message = problem["input"], problem["msg"]
     if problem["type"] == "extra_forbidden":
         return f"{path}: unknown parameter"
@@ -72,10 +74,9 @@ def _keys(location: tuple[str | int, ...], data: Any) -> Iterator[str]:
     """The path as the file has it: without the names of types that pydantic adds where there is a choice of them."""
     for part in location:
         if isinstance(data, dict) and isinstance(part, str) and part != "[key]":
-            if part not in data and part != location[-1]:
-                continue
-            yield part
-            data = data.get(part)
+            if part in data:
+                yield part
+                data = data[part]
         elif isinstance(data, list) and isinstance(part, int):
             yield str(part)
             data = data[part]
