@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from pathlib import Path
 
 import grimp
 import pytest
@@ -64,3 +65,9 @@ def test_every_source_a_stage_rests_on_is_among_its_dependencies(kind: str) -> N
         file = ROOT / "src" / name.replace(".", "/")
         file = file if file.is_dir() else file.with_suffix(".py")
         assert any(file == path or file.is_relative_to(path) for path in declared), f"{kind} rests on {name}"
+
+
+@pytest.mark.parametrize("path", [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")], ids=lambda path: path.name)
+def test_links_of_the_documents_lead_somewhere(path: Path) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", path.read_text()):
+        assert (path.parent / target).exists(), target

@@ -112,7 +112,7 @@ def download(
     """Fetch a public dataset into data/raw; the one command that needs a network."""
     if dataset != "cifar10":
         raise UserError(f"download {dataset!r}: only cifar10 can be downloaded")
-    from iddpm.data.download import CIFAR10_MB, download_cifar10
+    from iddpm.stages.download import CIFAR10_MB, download_cifar10
     from iddpm.stages.progress import track
 
     folder = project_root() / "data" / "raw" / "cifar10"

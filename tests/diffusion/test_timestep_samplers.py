@@ -57,3 +57,12 @@ def test_uniform_covers_all_timesteps() -> None:
     t, weights = draw_timesteps(sampler, torch.tensor([0.0, 0.05, 0.55, 0.999999999], dtype=torch.float64))
     assert t.tolist() == [0, 0, 5, 9]
     torch.testing.assert_close(weights, torch.ones(4))
+
+
+def test_a_loss_that_is_not_finite_teaches_nothing() -> None:
+    sampler, other = warmed_up(), warmed_up()
+    t, losses = torch.tensor([3, 2, 3, 1]), torch.tensor([9.0, float("inf"), float("nan"), 8.0])
+    sampler.update(t, losses)
+    other.update(t[[0, 3]], losses[[0, 3]])
+    assert torch.equal(sampler.probabilities(), other.probabilities())
+    assert torch.isfinite(sampler.probabilities()).all()

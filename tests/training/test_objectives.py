@@ -28,7 +28,7 @@ def model(training: dict[str, Any], diffusion: dict[str, Any] | None = None, **t
             {
                 "dataset": "digits",
                 "network": {"width": 8, "channel_mult": [1], "blocks": 1, "heads": 2},
-                "diffusion": {"timesteps": 100} | (diffusion or {}),
+                "diffusion": {"timesteps": 10} | (diffusion or {}),
                 "training": {"steps": STEPS, "batch_size": 32, "learning_rate": 3.0e-3, "log_every": STEPS} | training,
             }
             | top
@@ -40,7 +40,7 @@ def loss_everywhere(training: DiffusionTraining) -> float:
     """The loss over fixed images and noise at timesteps spread over [0, T)."""
     with torch.no_grad():
         batch = training._images(torch.arange(10_000, 10_100))
-        t = torch.arange(100)
+        t = torch.arange(100) % training.process.timesteps
         return float(training._losses(batch, t, range(2))["loss"].double().mean())
 
 
@@ -71,6 +71,9 @@ def test_every_sensible_combination_trains(
         training.training_step(step)
     assert loss_everywhere(training) < before  # false for nan as well
     assert training.meters.means()["skipped_steps"] == 0
+    uniform = torch.full((10,), 0.1, dtype=torch.float64)
+    learned = not torch.allclose(training.timestep_sampler.probabilities(), uniform, rtol=1e-3)
+    assert learned == (sampling is TimestepSampling.LOSS_SECOND_MOMENT)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +121,7 @@ def test_the_control_averages_its_draws(shards: Path) -> None:
         model({"objective": "simple", "noise_draws": 3}, {"variance": "fixed_large"}), shards, Device.CPU
     )
     torch.nn.init.normal_(training.network.out[2].weight, generator=torch.Generator().manual_seed(0))
-    batch, t = training._images(torch.arange(32)), torch.arange(32) * 3
+    batch, t = training._images(torch.arange(32)), torch.arange(32) % 10
     training._backward(batch, t, torch.ones(32), True)
     together = training.network.out[2].weight.grad.clone()
     training.network.zero_grad()
@@ -139,6 +142,22 @@ def test_extra_measurements_teach_the_sampler_and_not_the_network(shards: Path) 
     for ours, theirs in zip(runs[0].network.parameters(), runs[1].network.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     assert int(runs[1].timestep_sampler.state_dict()["counts"].sum()) == 3 * 32
+
+
+def test_the_log_does_not_depend_on_how_timesteps_are_drawn(shards: Path) -> None:
+    """A network that hardly learns, under both samplers: importance weights make the logged means agree."""
+    means = []
+    for sampling in TimestepSampling:
+        settings = {"objective": "vlb", "timestep_sampling": sampling, "learning_rate": 1e-12, "batch_size": 128}
+        training = DiffusionTraining(model(settings, {"timesteps": 20}), shards, Device.CPU)
+        for step in range(40):
+            if step == 10:
+                training.meters.reset()  # the importance sampler has warmed up
+            training.training_step(step)
+        means.append(training.meters.means())
+    for name in ("loss", "vb_q0", "vb_q3", "mse"):
+        assert means[1][name] == pytest.approx(means[0][name], rel=0.25), name
+    assert means[1]["loss_q0"] == pytest.approx(means[0]["loss_q0"], rel=0.25)
 
 
 def test_a_smaller_size_trains_on_averaged_grey_levels(shards: Path) -> None:

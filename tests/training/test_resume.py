@@ -23,10 +23,10 @@ MODEL: dict[str, Any] = {
         "width": 8, "channel_mult": [1, 2], "blocks": 1, "attention_sizes": [4], "heads": 2, "dropout": 0.2,
         "conditioning": "class",
     },
-    "diffusion": {"timesteps": 3},
+    "diffusion": {"timesteps": 3, "variance": "fixed_large"},
     "training": {
         "steps": 24, "batch_size": 16, "learning_rate": 2.0e-3, "timestep_sampling": "loss_second_moment",
-        "extra_measurements": 1, "noise_draws": 2, "draws_at_once": 1,
+        "objective": "iwdiff", "iwdiff_reduction": "sum", "noise_draws": 2, "draws_at_once": 1, "extra_measurements": 1,
         "warmup_steps": 5, "gradient_clip": 1.0, "ema_decay": 0.9, "horizontal_flips": True, "log_every": 5,
         "checkpoint_every": 3,
     },

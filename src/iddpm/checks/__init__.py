@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from iddpm.checks.datasets import check_dataset
 from iddpm.checks.models import check_import, check_mixture, check_model, check_surrogate
 from iddpm.checks.uses import check_evaluation, check_likelihood, check_sampling
 from iddpm.errors import UserError
@@ -19,6 +20,8 @@ def load_params(path: Path) -> Params:
 
 def contradictions(params: Params) -> Iterator[str]:
     """One line per contradiction, beginning with the path of the wrong key."""
+    for name, dataset in params.datasets.items():
+        yield from check_dataset(f"datasets.{name}", dataset)
     for name, surrogate in params.surrogates.items():
         yield from check_surrogate(f"surrogates.{name}", surrogate, params)
     for name, model in params.models.items():

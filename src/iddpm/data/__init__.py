@@ -1,8 +1,17 @@
 """Sources of images, webdataset shards, and the exact training stream."""
 
-from iddpm.data.resizing import area_average
+from iddpm.data.resizing import area_average, to_tensor
 from iddpm.data.shards import ShardFolder, write_shards
 from iddpm.data.sources import Card, known_card, open_source
 from iddpm.data.stream import TrainingStream
 
-__all__ = ["Card", "ShardFolder", "TrainingStream", "area_average", "known_card", "open_source", "write_shards"]
+__all__ = [
+    "Card",
+    "ShardFolder",
+    "TrainingStream",
+    "area_average",
+    "known_card",
+    "open_source",
+    "to_tensor",
+    "write_shards",
+]

@@ -2,12 +2,19 @@
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import torch.nn.functional as F
 from PIL.Image import Image, Resampling
 from torch import Tensor
 
 LARGEST_ASPECT = 64
 """Of the sides of an image that is resized."""
+
+
+def to_tensor(images: npt.NDArray[np.uint8], device: torch.device, size: int | None = None) -> Tensor:
+    """uint8 [N, H, W, C] -> float32 [N, C, H, W] in [-1, 1] on a device, averaged down to `size` if given."""
+    x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
+    return x if size is None else area_average(x, size, grey_levels=True)
 
 
 def area_average(x: Tensor, size: int, *, grey_levels: bool = False) -> Tensor:

@@ -14,12 +14,16 @@ def linear_betas(timesteps: int, start: float | None = None, end: float | None =
 
     Without endpoints, the 1e-4 .. 0.02 of Ho et al. at T = 1000, scaled by 1000/T so that another T
     reaches the same noise level. With endpoints (the coursework's T = 100 has 4e-4 .. 0.18) both are needed.
+    ValueError says what keeps the betas from rising within (0, 1).
     """
     scale = 1000 / timesteps
     first = scale * 1e-4 if start is None else start
     last = scale * 0.02 if end is None else end
+    if first > last:
+        raise ValueError(f"beta_start = {first:g} is more than beta_end = {last:g}; betas rise")
     if not 0 < first <= last < 1:
-        raise ValueError(f"betas from {first:g} to {last:g} do not lie in (0, 1): T = {timesteps} is too short")
+        mend = "give beta_start and beta_end, or more than 20 timesteps" if end is None else "choose others"
+        raise ValueError(f"betas from {first:g} to {last:g} at T = {timesteps} do not lie in (0, 1); {mend}")
     return np.linspace(first, last, timesteps, dtype=np.float64)
 
 

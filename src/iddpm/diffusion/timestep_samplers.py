@@ -21,7 +21,10 @@ class TimestepSampler(Protocol):
         """float64 [T], sums to 1."""
 
     def update(self, t: Tensor, losses: Tensor) -> None:
-        """Take in the unweighted losses [N] of a global batch at timesteps t [N], in batch order."""
+        """Take in the unweighted losses [N] of a global batch at timesteps t [N], in batch order.
+
+        Those that are not finite are left out: one would decide all later probabilities.
+        """
 
     def state_dict(self) -> dict[str, Tensor]: ...
 
@@ -85,8 +88,10 @@ class LossSecondMomentSampler:
 
     def update(self, t: Tensor, losses: Tensor) -> None:
         history = self._losses.shape[1]
-        order = torch.argsort(t.cpu(), stable=True)
-        sorted_t, sorted_losses = t.cpu()[order], losses.detach().cpu().to(torch.float64)[order]
+        t, losses = t.cpu(), losses.detach().cpu().to(torch.float64)
+        t, losses = t[torch.isfinite(losses)], losses[torch.isfinite(losses)]
+        order = torch.argsort(t, stable=True)
+        sorted_t, sorted_losses = t[order], losses[order]
         visits = torch.bincount(sorted_t, minlength=len(self._counts))
         nth_visit = torch.arange(len(sorted_t)) - (visits.cumsum(0) - visits)[sorted_t]
         recent = nth_visit >= visits[sorted_t] - history  # more visits than slots: the last ones stay

@@ -1,8 +1,6 @@
 """SNGAN with residual blocks (Miyato et al. 2018, table 4), at any size; class-conditional as in its companion
 paper (Miyato & Koyama 2018): conditional batch norm in the generator, projection in the discriminator."""
 
-import math
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -10,14 +8,12 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 def bottom_size(image_size: int) -> tuple[int, int]:
-    """(size at the generator's bottom, number of doublings up to `image_size`): 4 to 7 pixels, at least one."""
-    doublings = 0
-    while image_size % 2 == 0 and image_size >= 8:
-        image_size //= 2
-        doublings += 1
-    if doublings == 0 or image_size > 7:
-        raise ValueError(f"an SNGAN cannot reach this size: {image_size} pixels are left after halving")
-    return image_size, doublings
+    """(size at the generator's bottom, number of doublings) for images of at least 4 pixels a side.
+
+    The bottom has 4 to 8 pixels, below 8 pixels half the image's; doubled, they reach `image_size` or more.
+    """
+    doublings = max(1, (image_size // 4).bit_length() - 1)
+    return -(-image_size // 2**doublings), doublings
 
 
 class ConditionalBatchNorm(nn.Module):
@@ -53,11 +49,14 @@ class GeneratorBlock(nn.Module):
 
 
 class Generator(nn.Module):
-    """z [N, z_dim] (and labels [N]) -> images [N, channels, size, size] in [-1, 1]."""
+    """z [N, z_dim] (and labels [N]) -> images [N, channels, size, size] in [-1, 1].
+
+    A size that doubling does not meet is the centre of the next one that it does.
+    """
 
     def __init__(self, image_size: int, channels: int, width: int = 256, z_dim: int = 128, classes: int = 0) -> None:
         super().__init__()
-        self.z_dim, self.width, self.classes = z_dim, width, classes
+        self.image_size, self.z_dim, self.width, self.classes = image_size, z_dim, width, classes
         self.bottom, doublings = bottom_size(image_size)
         self.linear = nn.Linear(z_dim, width * self.bottom**2)
         self.blocks = nn.ModuleList([GeneratorBlock(width, classes) for _ in range(doublings)])
@@ -71,7 +70,10 @@ class Generator(nn.Module):
         x = self.linear(z).reshape(len(z), self.width, self.bottom, self.bottom)
         for block in self.blocks:
             x = block(x, labels)
-        return torch.tanh(self.conv(F.relu(self.norm(x))))
+        x = torch.tanh(self.conv(F.relu(self.norm(x))))
+        margin = (x.shape[-1] - self.image_size) // 2
+        centre = slice(margin, margin + self.image_size)
+        return x[:, :, centre, centre]
 
 
 class DiscriminatorBlock(nn.Module):
@@ -90,7 +92,7 @@ class DiscriminatorBlock(nn.Module):
         if not self.halve:
             return h + self.shortcut(x)  # type: ignore[no-any-return]
         # Pooling commutes with the 1x1 shortcut; pooling first costs a quarter.
-        return F.avg_pool2d(h, 2) + self.shortcut(F.avg_pool2d(x, 2))  # type: ignore[no-any-return]
+        return _halved(h) + self.shortcut(_halved(x))  # type: ignore[no-any-return]
 
 
 class Discriminator(nn.Module):
@@ -99,7 +101,7 @@ class Discriminator(nn.Module):
     def __init__(self, image_size: int, channels: int, width: int = 128, classes: int = 0) -> None:
         super().__init__()
         self.classes = classes
-        halvings = max(1, int(math.log2(image_size / 8)))
+        halvings = max(1, (image_size // 8).bit_length() - 1)
         blocks = [DiscriminatorBlock(channels, width, halve=True, first=True)]
         blocks += [DiscriminatorBlock(width, width, halve=True) for _ in range(halvings - 1)]
         blocks += [DiscriminatorBlock(width, width, halve=False) for _ in range(2)]
@@ -115,6 +117,11 @@ class Discriminator(nn.Module):
         if self.projection is not None:
             value = value + (features * self.projection(labels)).sum(1)
         return value  # type: ignore[no-any-return]
+
+
+def _halved(x: Tensor) -> Tensor:
+    """Averages of 2x2 pixels; of an odd size the last row and column are averaged among themselves."""
+    return F.avg_pool2d(x, 2, ceil_mode=True)
 
 
 def _init_weights(module: nn.Module) -> None:

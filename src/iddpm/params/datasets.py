@@ -4,20 +4,19 @@ What a source reads besides its parameters lies under data/raw/SOURCE (see `iddp
 """
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from iddpm.params.base import Section
 
 
 class Source(StrEnum):
-    """Where a dataset's images come from."""
+    """Where a dataset's images come from, besides image folders."""
 
     DIGITS = "digits"
     PHOTOS = "photos"
     CIFAR10 = "cifar10"
-    IMAGES = "images"
 
 
 class Labels(StrEnum):
@@ -65,11 +64,11 @@ class Cifar10Dataset(_Dataset):
 
 
 class ImagesDataset(_Dataset):
-    """A folder of JPEG, PNG or WebP files in data/raw/images/FOLDER."""
+    """A folder of JPEG, PNG or WebP files in data/raw/images."""
 
-    source: Literal[Source.IMAGES]
-    folder: str = Field(
-        pattern=r"^[^/\\]+$", description="Its name under data/raw/images; a link to another place will do."
+    source: str = Field(
+        pattern=r"^images/[^./\\][^/\\]*$",
+        description="images/FOLDER; data/raw/images/FOLDER may be a link to another place.",
     )
     size: int = Field(
         ge=4, description="Pixels of a side: halved by box averages, bicubic to size, cropped to the centre."
@@ -87,7 +86,19 @@ class ImagesDataset(_Dataset):
     )
 
 
+IMAGE_FOLDER = "images/FOLDER"
+
+
+def source(dataset: Any) -> Any:
+    """The tag by which a dataset's type is chosen; pydantic's messages hold this function's name."""
+    named = dataset.get("source") if isinstance(dataset, dict) else getattr(dataset, "source", None)
+    return IMAGE_FOLDER if isinstance(named, str) and named.startswith("images/") else named
+
+
 Dataset = Annotated[
-    DigitsDataset | PhotosDataset | Cifar10Dataset | ImagesDataset,
-    Field(discriminator="source"),
+    Annotated[DigitsDataset, Tag(Source.DIGITS)]
+    | Annotated[PhotosDataset, Tag(Source.PHOTOS)]
+    | Annotated[Cifar10Dataset, Tag(Source.CIFAR10)]
+    | Annotated[ImagesDataset, Tag(IMAGE_FOLDER)],
+    Discriminator(source),
 ]

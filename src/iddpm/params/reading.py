@@ -59,13 +59,12 @@ def _describe(problem: Any, data: Any) -> str:
         return f"{path}: unknown parameter"
     if problem["type"] == "missing":
         return f"{path}: is missing" + ("" if "." in path else f"; write {path}: {{}} for none")
-    if problem["type"] == "union_tag_not_found":
-        return f"{path}.{problem['ctx']['discriminator'].strip(chr(39))}: is missing"
-    if problem["type"] == "union_tag_invalid":
-        choices = re.findall(r"'(\w+)'", problem["ctx"]["expected_tags"])
-        return f"{path}.{problem['ctx']['discriminator'].strip(chr(39))}: choose {' or '.join(choices)}, " + (
-            f"not {problem['ctx']['tag']!r}"
-        )
+    if problem["type"].startswith("union_tag"):
+        key = problem["ctx"]["discriminator"].strip("'()")  # 'kind', or source() where a function chooses
+        if problem["type"] == "union_tag_not_found":
+            return f"{path}.{key}: is missing"
+        *others, last = re.findall(r"'([^']+)'", problem["ctx"]["expected_tags"])
+        return f"{path}.{key}: choose {', '.join(others)} or {last}, not {problem['ctx']['tag']!r}"
     shown = f", not {value!r}" if not isinstance(value, dict) else ""
     return f"{path}: {message[0].lower()}{message[1:]}{shown}"
 

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from iddpm.data import ShardFolder, TrainingStream, area_average
+from iddpm.data import ShardFolder, TrainingStream, area_average, to_tensor
 from iddpm.diffusion import (
     Denoiser,
     Objective,
@@ -33,8 +33,17 @@ from iddpm.training.checkpoint import Weights
 from iddpm.training.ema import update_ema
 from iddpm.training.metrics_log import Meters
 
-TimestepLosses = tuple[Tensor, dict[str, Tensor]]
-"""Timesteps [N] and the losses there by part, each [N]."""
+
+class Losses(NamedTuple):
+    """Timesteps [N] of a microbatch, their importance weights [N] and the unweighted losses there by part, each [N]."""
+
+    t: Tensor
+    weights: Tensor
+    parts: dict[str, Tensor]
+
+
+Measurement = list[Losses]
+"""The microbatches of a worker's share of a step."""
 
 
 class Batch(NamedTuple):
@@ -79,18 +88,21 @@ class DiffusionTraining:
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate(step)
         measured = self.accumulate_gradient(step)
+        extra = self._extra_measurements(step)
         if self._apply_gradient(step):
-            self._take_in(measured)
+            self._log(measured)
+            for measurement in (measured, *extra):
+                self._teach_timestep_sampler(measurement)
 
-    def accumulate_gradient(self, step: int) -> list[list[TimestepLosses]]:
-        """Leave the gradient of step `step` in the parameters; its losses, then the extra ones, by microbatch."""
+    def accumulate_gradient(self, step: int) -> Measurement:
+        """Leave the gradient of step `step` in the parameters."""
         self.optimizer.zero_grad(set_to_none=True)
-        measured: list[list[TimestepLosses]] = []
+        measured = []
         for positions, is_last in self._microbatches(step):
             batch = self._images(positions)
             t, weights = draw_timesteps(self.timestep_sampler, self.random["timesteps"].uniform(positions))
-            measured.append([(t, self._backward(batch, t, weights, is_last)), *self._extra_measurements(batch)])
-        return [list(one_measurement) for one_measurement in zip(*measured, strict=True)]
+            measured.append(Losses(t, weights, self._backward(batch, t, weights, is_last)))
+        return measured
 
     def _backward(self, batch: Batch, t: Tensor, weights: Tensor, is_last: bool) -> dict[str, Tensor]:
         """Add the gradient of a microbatch; its losses at t [N] by part, each [N].
@@ -132,13 +144,19 @@ class DiffusionTraining:
         )
 
     @torch.no_grad()
-    def _extra_measurements(self, batch: Batch) -> Iterator[TimestepLosses]:
+    def _extra_measurements(self, step: int) -> list[Measurement]:
         """The coursework's "+n": losses of the same images at new timesteps and noise, for the timestep sampler."""
-        for number in range(1, self.training.extra_measurements + 1):
-            t, _ = draw_timesteps(self.timestep_sampler, self.random["timesteps"].uniform(batch.positions, draw=number))
-            groups = self._draw_groups(first=number * self.training.noise_draws)
-            losses = torch.cat([self._losses(batch, t, draws)["loss"] for draws in groups])
-            yield t, {"loss": (losses * self._weigh(losses, batch)).sum(0)}
+        extra: list[Measurement] = [[] for _ in range(self.training.extra_measurements)]
+        for positions, _ in self._microbatches(step) if extra else ():
+            batch = self._images(positions)
+            for number, measurement in enumerate(extra, 1):
+                t, weights = draw_timesteps(
+                    self.timestep_sampler, self.random["timesteps"].uniform(positions, draw=number)
+                )
+                groups = self._draw_groups(first=number * self.training.noise_draws)
+                losses = torch.cat([self._losses(batch, t, draws)["loss"] for draws in groups])
+                measurement.append(Losses(t, weights, {"loss": (losses * self._weigh(losses, batch)).sum(0)}))
+        return extra
 
     def _losses(self, batch: Batch, t: Tensor, draws: range) -> dict[str, Tensor]:
         """Losses by part for several noise draws, each [draws, N]."""
@@ -174,12 +192,10 @@ class DiffusionTraining:
 
     def _images(self, positions: Tensor) -> Batch:
         images, labels = self.stream.batch(int(positions[0]), len(positions))
-        x_start = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
+        x_start = to_tensor(images, self.device, self.model.size)
         if self.training.horizontal_flips:
             mirrored = (self.random["flips"].uniform(positions) < 0.5)[:, None, None, None]
             x_start = torch.where(mirrored, x_start.flip(3), x_start)
-        if self.model.size is not None:
-            x_start = area_average(x_start, self.model.size, grey_levels=True)
         kept_labels = torch.from_numpy(labels).to(self.device) if self.network.classes else None
         return Batch(positions, x_start, kept_labels, *self._low_resolution(positions, x_start))
 
@@ -232,24 +248,22 @@ class DiffusionTraining:
             )
         return False
 
-    def _take_in(self, measurements: list[list[TimestepLosses]]) -> None:
-        """Log the losses; every worker's timestep sampler learns from those of the global batch, in its order.
-
-        The first measurement is that of the step itself, the others are extra; each holds its microbatches.
-        """
-        for t, parts in measurements[0]:
+    def _log(self, measured: Measurement) -> None:
+        for t, weights, parts in measured:
             for part, values in parts.items():
-                self.meters.add_by_quartile(part, values, t, self.process.timesteps)
-        for microbatches in measurements:
-            t = torch.cat([t for t, _ in microbatches])
-            losses = torch.cat([parts["loss"] for _, parts in microbatches])
-            if self.world > 1:
-                all_t = [torch.empty_like(t) for _ in range(self.world)]
-                all_losses = [torch.empty_like(losses) for _ in range(self.world)]
-                dist.all_gather(all_t, t)
-                dist.all_gather(all_losses, losses)
-                t, losses = torch.cat(all_t), torch.cat(all_losses)
-            self.timestep_sampler.update(t, losses)
+                self.meters.add_by_quartile(part, values, weights, t, self.process.timesteps)
+
+    def _teach_timestep_sampler(self, measured: Measurement) -> None:
+        """Every worker's sampler learns from the unweighted losses of the global batch, in its order."""
+        t = torch.cat([losses.t for losses in measured])
+        values = torch.cat([losses.parts["loss"] for losses in measured])
+        if self.world > 1:
+            all_t = [torch.empty_like(t) for _ in range(self.world)]
+            all_values = [torch.empty_like(values) for _ in range(self.world)]
+            dist.all_gather(all_t, t)
+            dist.all_gather(all_values, values)
+            t, values = torch.cat(all_t), torch.cat(all_values)
+        self.timestep_sampler.update(t, values)
 
     def about(self) -> dict[str, Any]:
         return {

@@ -76,14 +76,18 @@ class Meters:
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
 
-    def add(self, name: str, values: Tensor) -> None:
-        """Take in per-sample values [N]."""
-        self._add(name, values.double().sum(), torch.tensor(float(len(values)), dtype=torch.float64))
+    def add(self, name: str, values: Tensor, weights: Tensor | None = None) -> None:
+        """Take in per-sample values [N]; weights [N] make theirs a weighted mean."""
+        weights = torch.ones_like(values) if weights is None else weights
+        self._add(name, (values.double() * weights).sum(), weights.double().sum())
 
-    def add_by_quartile(self, name: str, values: Tensor, t: Tensor, timesteps: int) -> None:
-        """Also the mean over each quarter of the timesteps, NAME_q0 (least noise) to NAME_q3."""
-        self.add(name, values)
-        member = torch.nn.functional.one_hot(t * 4 // timesteps, 4).double()
+    def add_by_quartile(self, name: str, values: Tensor, weights: Tensor, t: Tensor, timesteps: int) -> None:
+        """Also the mean over each quarter of the timesteps, NAME_q0 (least noise) to NAME_q3.
+
+        With the importance weights of the timesteps it is the mean over uniform ones, whatever sampler drew them.
+        """
+        self.add(name, values, weights)
+        member = torch.nn.functional.one_hot(t * 4 // timesteps, 4).double() * weights.double()[:, None]
         sums, counts = (member * values.double()[:, None]).sum(0), member.sum(0)
         for q in range(4):
             self._add(f"{name}_q{q}", sums[q], counts[q])

@@ -37,4 +37,4 @@ def open_source(dataset: Dataset, raw: Path) -> ImageSource:
         case Cifar10Dataset():
             return cifar10.Cifar10(dataset, raw / "cifar10")
         case ImagesDataset():
-            return images.ImageFolder(dataset, raw / "images" / dataset.folder)
+            return images.ImageFolder(dataset, raw / dataset.source)

@@ -26,6 +26,7 @@ MD5 = {
     "test_batch": "40351d587109b95175f43aff81a1287e",
     ARCHIVE: "c58f30108f718f92721af3b95e74349a",
 }
+MEND = "`iddpm download cifar10` fetches the archive, from which unusable batches are then taken"
 TRAINING_BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
 IMAGES_PER_BATCH = 10_000
 SIZE = 32
@@ -64,24 +65,29 @@ class Cifar10(ArraySource):
 
 
 def _contents(folder: Path, names: list[str]) -> Iterator[tuple[str, bytes]]:
-    """Name and verified content of each batch, from the published folder, from files without it, or the archive."""
-    place = next((place for place in (folder / FOLDER, folder) if (place / "test_batch").is_file()), None)
-    if place is not None:
-        for name in names:
-            yield name, _read_verified(place / name)
-    elif (folder / ARCHIVE).is_file():
-        yield from _archived(folder / ARCHIVE, names)
-    else:
+    """Name and verified content of each batch: from the published folder or files without it, else from the archive."""
+    place, archive = folder / FOLDER if (folder / FOLDER).is_dir() else folder, folder / ARCHIVE
+    if not archive.is_file() and not any((place / name).exists() for name in names):
         raise UserError(
             f"{folder}: no CIFAR-10 here; put {ARCHIVE} or its folder {FOLDER} there, or run `iddpm download cifar10`"
         )
+    unusable = []
+    for name in names:
+        try:
+            yield name, _read_verified(place / name)
+        except UserError:
+            if not archive.is_file():
+                raise
+            unusable.append(name)
+    if unusable:
+        yield from _archived(archive, unusable)
 
 
 def _read_verified(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); `iddpm download cifar10` fetches it") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); {MEND}") from None
     _refuse_other_content(path, io.BytesIO(content))
     return content
 
@@ -103,8 +109,7 @@ def _refuse_other_content(path: Path, stream: io.BufferedReader | io.BytesIO) ->
     md5 = md5_of(stream)
     if md5 != MD5[path.name]:
         raise UserError(
-            f"{path}: md5 {md5} is not the published {MD5[path.name]}: the file is damaged or another one; "
-            "remove it and run `iddpm download cifar10`"
+            f"{path}: md5 {md5} is not the published {MD5[path.name]}: the file is damaged or another one; {MEND}"
         )
 
 

@@ -19,7 +19,7 @@ def card(dataset: ImagesDataset) -> Card:
     split = "subfolders train and test" if every is None else f"one in {every} for test"
     return Card(
         source=dataset.source,
-        description=f"the JPEG, PNG and WebP files of folder {dataset.folder}, box-halved, resized (bicubic) and "
+        description=f"the JPEG, PNG and WebP files of {dataset.source}, box-halved, resized (bicubic) and "
         f"cropped to the centre; {split}",
         channels=dataset.channels,
         size=dataset.size,
@@ -98,11 +98,16 @@ class ImageFolder:
 def _image_files(folder: Path) -> tuple[list[str], list[str]]:
     """Paths below `folder`, '/' between their parts, sorted: those with an image's suffix, and all others.
 
-    Links are followed; the labels file is neither.
+    The labels file is neither. UserError for a link to a folder: DVC would not notice what changes behind it.
     """
     images: list[str] = []
     others: list[str] = []
-    for place, _, names in os.walk(folder, followlinks=True):
+    for place, subfolders, names in os.walk(folder):
+        if link := next((path for name in sorted(subfolders) if (path := Path(place, name)).is_symlink()), None):
+            raise UserError(
+                f"{link}: is a link to a folder, behind which DVC sees no change; put that folder's files there, "
+                f"or keep all images elsewhere and make {folder} itself the link"
+            )
         relative = Path(place).relative_to(folder)
         for name in names:
             (images if Path(name).suffix.lower() in FORMATS else others).append((relative / name).as_posix())

@@ -17,10 +17,10 @@ def read_labels(dataset: ImagesDataset, folder: Path, splits: dict[str, list[str
     A class is an integer as it stands in labels.csv where all labels are integers, else the place of its name in
     the sorted list of names.
     """
-    files = [file for members in splits.values() for file in members]
     if dataset.labels is Labels.NONE:
-        names: dict[str, str] = {}
-    elif dataset.labels is Labels.FOLDERS:
+        return {}
+    files = [file for members in splits.values() for file in members]
+    if dataset.labels is Labels.FOLDERS:
         names = _folder_names(folder, files, depth=0 if dataset.test_every else 1)
     else:
         names = _rows(folder / LABELS_FILE, files)
@@ -32,7 +32,7 @@ def read_labels(dataset: ImagesDataset, folder: Path, splits: dict[str, list[str
         label_of = {name: label for label, name in enumerate(classes)}
         labels = {file: label_of[name] for file, name in names.items()}
         found = len(classes)
-        shown = ", ".join(classes[:NAMES_SHOWN]) + (", ..." if found > NAMES_SHOWN else "") or "labels: none"
+        shown = ", ".join(classes[:NAMES_SHOWN]) + (", ..." if found > NAMES_SHOWN else "")
     if found != dataset.classes:
         raise UserError(
             f"{folder}: has {found} classes ({shown}), but the dataset's parameter classes is {dataset.classes}"

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import pytest
 
-from iddpm.data.download import download_cifar10
+from iddpm.stages.download import download_cifar10
 from iddpm.data.sources import cifar10
 from iddpm.errors import UserError
 
