@@ -29,12 +29,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A module's tests share its fixtures, those of pipelines one server: one process each. The slow ones go first."""
-    for item in items:
-        folder = item.path.parent
-        group = folder if folder.name == "pipelines" else item.path
-        item.add_marker(pytest.mark.xdist_group(str(group.relative_to(ROOT))))
-    items.sort(key=lambda item: item.get_closest_marker("tools") is None)
+    """Files with slow tests first, so that the processes end together."""
+    slow = {item.path for item in items if item.get_closest_marker("tools")}
+    items.sort(key=lambda item: item.path not in slow)
 
 
 TINY = """

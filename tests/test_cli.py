@@ -9,8 +9,12 @@ from .conftest import Project, tiny_params
 
 def test_help_names_every_command(project: Project) -> None:
     text = project.run("iddpm", "--help").stdout
-    for command in ("check", "preset", "set", "stage", "track", "register", "draw"):
-        assert re.search(rf"\b{command}\b", text)
+    commands = [
+        "preset", "check", "set", "inspect", "download", "stage", "prune", "track", "mlflow", "draw", "invert",
+        "gradient-noise", "register", "import", "export",
+    ]  # fmt: skip
+    assert re.findall(r"^\W*([a-z-]+)  +[A-Z]", text, re.MULTILINE) == commands
+    for command in ("set", "stage", "draw", "export"):
         assert "--help" in project.run("iddpm", command, "--help").stdout
 
 
@@ -61,6 +65,9 @@ def test_set_keeps_comments_and_refuses_nonsense(project: Project) -> None:
         (["stage", "train", "digits"], "data/shards/digits: missing; `dvc repro"),
         (["draw", "runs/models/digits", "x.png"], "no checkpoint here"),
         (["draw", "runs/models/digits", "x.jpg"], "name a .png picture or an .npz"),
+        (["draw", "runs/models/digits", "x.png", "--sampler", "euler"], "--sampler euler: choose ancestral or ddim"),
+        (["invert", "m", "x.png", "--dataset", "digits", "--split", "valid"], "--split valid: choose train or test"),
+        (["gradient-noise", "nosuch"], "params.yaml: 'nosuch' is not in models (digits)"),
         (["set", "samplings.nobody.steps=1"], "no section 'nobody'"),
         (["register", "digits"], "no checkpoint here"),
     ],

@@ -9,7 +9,7 @@ import yaml
 from iddpm.checks import load_params
 from iddpm.errors import UserError
 
-from .conftest import TINY, tiny_params
+from .conftest import TINY, tiny_params, write_tiny_params
 
 
 def complain(tmp_path: Path, params: Any) -> str:
@@ -23,6 +23,9 @@ def complain(tmp_path: Path, params: Any) -> str:
 def test_tiny_parameters_are_sound(tmp_path: Path) -> None:
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(tiny_params()))
     assert load_params(tmp_path / "params.yaml").models["digits"].training.objective == "hybrid"
+
+
+MINE = {"source": "images/mine", "size": 16}
 
 
 @pytest.mark.parametrize(
@@ -75,13 +78,20 @@ def test_tiny_parameters_are_sound(tmp_path: Path) -> None:
         (
             "datasets.digits.source",
             "digitz",
-            "datasets.digits.source: choose digits or photos or cifar10 or images, not",
+            "datasets.digits.source: choose digits, photos, cifar10 or images/FOLDER, not 'digitz'",
         ),
         ("datasets.digits.size", 16, "datasets.digits.size: unknown parameter"),
         ("datasets.photos", {"source": "photos"}, "datasets.photos.size: is missing"),
         ("datasets.photos", {"size": 16}, "datasets.photos.source: is missing"),
         ("datasets.cifar", {"source": "cifar10", "size": 20}, "datasets.cifar.size: input should be 4, 8, 16 or 32"),
-        ("datasets.mine", {"source": "images", "folder": "a/b", "size": 16}, "datasets.mine.folder: string should"),
+        ("datasets.mine", {"source": "images", "size": 16}, "datasets.mine.source: choose digits, photos, cifar10 or"),
+        ("datasets.mine", MINE | {"source": "images/a/b"}, "datasets.mine.source: string should match"),
+        ("datasets.mine", MINE | {"source": "images/.."}, "datasets.mine.source: string should match"),
+        ("datasets.mine", MINE | {"folder": "a"}, "datasets.mine.folder: unknown parameter"),
+        ("datasets.mine", MINE, None),
+        ("datasets.mine", MINE | {"labels": "folders"}, "datasets.mine.classes: labels: folders needs the number of"),
+        ("datasets.mine", MINE | {"labels": "file"}, "datasets.mine.classes: labels: file needs the number of"),
+        ("datasets.mine", MINE | {"classes": 3}, "datasets.mine.classes: 3 classes need labels: folders or file"),
         ("surrogates.sngan.kind", "gan", "surrogates.sngan.kind: choose sngan or low_resolution, not 'gan'"),
         ("models.digits.size", 16, "models.digits.size: 16 pixels are more than the 8 of dataset digits"),
         ("models.digits.size", 2, "attention_sizes: the network never reaches 4 pixels, only [2, 1]"),
@@ -102,6 +112,10 @@ def test_tiny_parameters_are_sound(tmp_path: Path) -> None:
         ("mixtures.mixed", {"middle": "digits", "ends": "digits", "within": 11}, "twice 11 is more than T = 20"),
         ("imports.x", {"weights": "x.ckpt", "flags": ""}, "imports.x.weights: string should match"),
         ("imports.x", {"weights": "x.pt", "flags": "--num_chanels 3"}, "imports.x.flags: "),
+        ("models.digits.training.vlb_weight", 0, "training.vlb_weight: 0 leaves the learned variance untrained"),
+        ("models.digits.training.snapshot_every", 5, "training.snapshot_every: 5 is more than the 4 steps"),
+        ("models.digits.training.snapshot_every", 4, None),
+        ("models.digits.diffusion.variance", "learned", "ancestral.steps: 5 of 20 with variance learned: its log var"),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, key: str, value: Any, message: str | None) -> None:
@@ -116,6 +130,132 @@ def test_mistakes_are_named(tmp_path: Path, key: str, value: Any, message: str |
         load_params(tmp_path / "params.yaml")
     else:
         assert message in complain(tmp_path, params)
+
+
+LINEAR = "models.digits.diffusion.schedule", "models.digits.diffusion.beta_start", "models.digits.diffusion.beta_end"
+RGB = {"source": "photos", "size": 8}
+IMPORT = {
+    "weights": "x.pt",
+    "flags": "--image_size 32 --num_channels 32 --num_res_blocks 1 --diffusion_steps 20 --noise_schedule cosine",
+}
+TOLD_IMPORT = IMPORT | {"flags": IMPORT["flags"] + " --class_cond True"}
+MODEL = tiny_params()["models"]["digits"]
+UNTOLD = MODEL | {"network": MODEL["network"] | {"conditioning": "none"}}
+HALF = MODEL | {"size": 4, "network": MODEL["network"] | {"attention_sizes": []}}
+LEARNED = {"timesteps": 20, "variance": "learned"}
+SAMPLING = {"model": "x", "steps": 5, "count": 20}
+START = SAMPLING | {"surrogate": "sngan", "t_mid": 10}
+BOUND = {"model": "x", "dataset": "digits"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (dict(zip(LINEAR, ("linear", 0.2, 0.1), strict=True)), "beta_start = 0.2 is more than beta_end = 0.1"),
+        (dict(zip(LINEAR, ("linear", 0.1, 0.2), strict=True)), None),
+        ({LINEAR[0]: "linear"}, "T = 20 is too short without beta_start and beta_end; more than 20"),
+        (
+            {"models.digits.training.objective": "vlb", "models.digits.training.vlb_weight": 0.01},
+            "training.vlb_weight: the objective is vlb, only hybrid has it",
+        ),
+        ({"models.digits.training.objective": "vlb", "models.digits.training.vlb_weight": 0.001}, None),
+        # What is compared: images of one size and kind.
+        ({"datasets.rgb": RGB, "evaluations.ancestral.dataset": "rgb"}, "8x8 pixels and 3 channels, the samples of"),
+        (
+            {"datasets.big": MINE | {"channels": 1}, "evaluations.ancestral.dataset": "big"},
+            "evaluations.ancestral.dataset: images of 16x16 pixels and 1 channels, the samples of ancestral have 8x8",
+        ),
+        ({"models.x": HALF, "samplings.ancestral.model": "x"}, None),
+        ({"models.x": HALF | {"size": 6}, "samplings.ancestral.model": "x"}, "no multiple of the 6 of the samples"),
+        (
+            {
+                "datasets.more": {"source": "digits", "seed": 1},
+                "models.x": HALF,
+                "samplings.ancestral.model": "x",
+                "evaluations.ancestral.dataset": "more",
+            },
+            "images of 8x8 pixels and 1 channels, the samples of ancestral have 4x4",
+        ),
+        # Starts of an imported model.
+        (
+            {"imports.x": TOLD_IMPORT, "surrogate_samplings.x": START},
+            "was trained on images of 8x8 pixels and 1 channels, the model on 32x32 pixels and 3",
+        ),
+        (
+            {
+                "datasets.c": {"source": "cifar10"},
+                "surrogates.c": {"kind": "sngan", "dataset": "c", "steps": 1},
+                "imports.x": IMPORT,
+                "surrogate_samplings.x": START | {"surrogate": "c"},
+            },
+            None,
+        ),
+        (
+            {
+                "datasets.c": {"source": "cifar10"},
+                "surrogates.c": {"kind": "sngan", "dataset": "c", "steps": 1, "conditioning": "class"},
+                "imports.x": TOLD_IMPORT,
+                "surrogate_samplings.x": START | {"surrogate": "c"},
+            },
+            "surrogate_samplings.x.surrogate: has 10 classes, the model 1000",
+        ),
+        # Likelihoods of images that the model is told about otherwise.
+        (
+            {"datasets.plain": MINE | {"size": 8, "channels": 1}, "likelihoods.digits.dataset": "plain"},
+            "likelihoods.digits.dataset: has no classes, the model is told one of 10",
+        ),
+        (
+            {
+                "datasets.plain": MINE | {"size": 8, "channels": 1},
+                "models.x": UNTOLD,
+                "likelihoods.x": BOUND | {"dataset": "plain"},
+            },
+            None,
+        ),
+        # Weights that an import does not have.
+        ({"imports.x": IMPORT, "samplings.x": SAMPLING | {"weights": "raw"}}, "samplings.x.weights: x is an import"),
+        (
+            {"imports.i": IMPORT, "mixtures.x": {"middle": "i", "ends": "i", "within": 2},
+             "datasets.c": {"source": "cifar10"}, "likelihoods.x": BOUND | {"dataset": "c", "weights": "raw"}},
+            "likelihoods.x.weights: i is an import, which has no raw weights; use ema",
+        ),
+        ({"samplings.ancestral.weights": "raw"}, None),
+        # A learned log variance is that of one step.
+        ({"models.x": MODEL | {"diffusion": LEARNED}, "samplings.x": SAMPLING | {"steps": 20}}, None),
+        ({"models.x": MODEL | {"diffusion": LEARNED}, "samplings.x": SAMPLING | {"sampler": "ddim"}}, None),
+        ({"models.x": MODEL | {"diffusion": LEARNED}, "surrogate_samplings.x": START}, "x.steps: 5 of 10 with"),
+        ({"models.x": MODEL | {"diffusion": LEARNED}, "surrogate_samplings.x": START | {"steps": 10}}, None),
+        (
+            {"models.x": MODEL | {"diffusion": LEARNED}, "likelihoods.x": BOUND | {"steps": 5}},
+            "likelihoods.x.steps: 8 of 20 with variance learned",
+        ),
+        ({"models.x": MODEL | {"diffusion": LEARNED}, "likelihoods.x": BOUND | {"steps": 20}}, None),
+        # Models that do not mix.
+        ({"models.x": MODEL | {"diffusion": LEARNED}, "mixtures.m": {"middle": "digits", "ends": "x", "within": 2}},
+         "mixtures.m.ends: the process of x is not that of digits"),
+        ({"models.x": HALF, "mixtures.m": {"middle": "digits", "ends": "x", "within": 2}}, "mixtures.m.ends: images"),
+        ({"models.x": UNTOLD, "mixtures.m": {"middle": "digits", "ends": "x", "within": 2}}, "mixtures.m.ends: images"),
+        ({"datasets.photos": RGB, "surrogates.odd": {"kind": "sngan", "dataset": "odd", "steps": 1},
+          "datasets.odd": {"source": "photos", "size": 17}}, None),
+    ],
+)  # fmt: skip
+def test_mistakes_across_sections_are_named(tmp_path: Path, changes: dict[str, Any], message: str | None) -> None:
+    path = write_tiny_params(tmp_path, changes)
+    if message is None:
+        load_params(path)
+    else:
+        with pytest.raises(UserError) as error:
+            load_params(path)
+        assert message in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+def test_a_learned_surrogate_takes_every_step(tmp_path: Path) -> None:
+    learned = {"diffusion": LEARNED}
+    params = low_resolution(**learned)
+    assert "low-10.surrogate_steps: 4 of 10 with variance learned" in complain(tmp_path, params)
+    params["surrogate_samplings"]["low-10"]["surrogate_steps"] = 10
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
+    load_params(tmp_path / "params.yaml")
 
 
 def test_all_mistakes_at_once(tmp_path: Path) -> None:

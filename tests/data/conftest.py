@@ -3,22 +3,29 @@
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import filelock
 import pytest
 
 ROOT = Path(__file__).parents[2]
+FOLDER = "cifar-10-batches-py"
 
 
 @pytest.fixture(scope="session")
-def cifar10(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder cifar-10-batches-py: below IDDPM_CIFAR10, below data/raw/cifar10, or unpacked from ../shared/data."""
+def cifar10(request: pytest.FixtureRequest) -> Path:
+    """The folder cifar-10-batches-py: below IDDPM_CIFAR10 or data/raw/cifar10, or unpacked once from ../shared/data."""
     for place in (os.environ.get("IDDPM_CIFAR10", ""), ROOT / "data" / "raw" / "cifar10"):
-        if (folder := Path(place) / "cifar-10-batches-py").is_dir():
+        if (folder := Path(place) / FOLDER).is_dir():
             return folder
     unpack = ROOT.parent / "shared" / "data" / "unpack_cifar10.py"
     if not unpack.exists():
-        pytest.skip("no cifar-10-batches-py below IDDPM_CIFAR10 or data/raw/cifar10")
-    target = tmp_path_factory.mktemp("cifar10")
-    subprocess.run([sys.executable, str(unpack), str(target)], check=True, capture_output=True)
-    return target / "cifar-10-batches-py"
+        pytest.skip(f"no {FOLDER} below IDDPM_CIFAR10 or data/raw/cifar10")
+    kept = request.config.cache.mkdir("cifar10")
+    with filelock.FileLock(kept / "lock"):
+        if not (kept / FOLDER).is_dir():
+            with tempfile.TemporaryDirectory(dir=kept) as unfinished:
+                subprocess.run([sys.executable, str(unpack), unfinished], check=True, capture_output=True)
+                Path(unfinished, FOLDER).rename(kept / FOLDER)
+    return kept / FOLDER

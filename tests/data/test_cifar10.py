@@ -13,6 +13,7 @@ from iddpm.data.sources import cifar10 as module
 from iddpm.data.sources.cifar10 import average_boxes, unpickle_batch
 from iddpm.errors import UserError
 from iddpm.params import Cifar10Dataset, Source
+from iddpm.stages.download import download_cifar10
 
 FROG, AIRPLANE, CAT = 6, 0, 3
 
@@ -53,33 +54,59 @@ def test_files_without_their_folder_averaged_to_16_pixels(cifar10: Path, folder:
         assert np.array_equal(small.read("train", index)[0], np.round(boxes.mean(axis=(1, 3))))
 
 
-def test_the_archive(cifar10: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = folder / "cifar-10-python.tar.gz"
-    with tarfile.open(archive, "w:gz", compresslevel=1) as tar:
+@pytest.fixture(scope="module")
+def archive(cifar10: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An archive of the two batches that 10,000 images need."""
+    path = tmp_path_factory.mktemp("published") / "cifar-10-python.tar.gz"
+    with tarfile.open(path, "w:gz", compresslevel=1) as tar:
         for name in ("test_batch", "data_batch_1"):  # in the published archive they are in no order either
             tar.add(cifar10 / name, f"cifar-10-batches-py/{name}")
-    with pytest.raises(UserError, match=r"cifar-10-python.tar.gz: md5 .* is not the published c58f3010"):
-        open_source(dataset(), folder.parent)
+    return path
+
+
+@pytest.fixture
+def published(archive: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """It passes for the published archive."""
     monkeypatch.setitem(module.MD5, archive.name, hashlib.md5(archive.read_bytes()).hexdigest())
+    return archive
+
+
+def test_the_archive(published: Path, folder: Path) -> None:
+    (folder / published.name).symlink_to(published)
     source = open_source(dataset(), folder.parent)
     assert source.read("train", 0)[1] == FROG and source.read("test", 3)[1] == AIRPLANE
 
 
-def test_a_flipped_bit_is_refused(cifar10: Path, folder: Path) -> None:
-    batch = bytearray((cifar10 / "data_batch_1").read_bytes())
-    batch[1_000_000] ^= 1
-    (folder / "data_batch_1").write_bytes(batch)
-    (folder / "test_batch").symlink_to(cifar10 / "test_batch")
-    with pytest.raises(UserError, match=r"data_batch_1: md5 .* damaged or another one; remove it and run"):
+@pytest.mark.parametrize("subfolder", ["", "cifar-10-batches-py"])
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ("nothing there", r"cifar10: no CIFAR-10 here; put .* or run `iddpm download cifar10`$"),
+        ("flipped bit", r"data_batch_1: md5 .* damaged or another one; `iddpm download cifar10` mends it$"),
+        ("missing", r"data_batch_1: cannot be read \(No such file.*\); `iddpm download cifar10` mends it$"),
+        ("missing test", r"test_batch: cannot be read \(No such file.*\); `iddpm download cifar10` mends it$"),
+        ("another archive", r"cifar-10-python.tar.gz: md5 .*; `iddpm download cifar10` mends it$"),
+    ],
+)
+def test_following_the_message_ends_well(
+    cifar10: Path, published: Path, folder: Path, fault: str, message: str, subfolder: str
+) -> None:
+    place = folder / subfolder
+    place.mkdir(exist_ok=True)
+    content = bytearray((cifar10 / "data_batch_1").read_bytes())
+    if fault == "flipped bit":
+        content[1_000_000] ^= 1
+    if fault in ("flipped bit", "missing test"):
+        (place / "data_batch_1").write_bytes(content)
+    if fault in ("flipped bit", "missing"):
+        (place / "test_batch").symlink_to(cifar10 / "test_batch")
+    if fault == "another archive":
+        (folder / published.name).write_bytes(b"cut short")
+    with pytest.raises(UserError, match=message):
         open_source(dataset(), folder.parent)
-
-
-def test_missing_files_are_named_with_the_mend(folder: Path) -> None:
-    with pytest.raises(UserError, match=r"cifar10: no CIFAR-10 here; put .*`iddpm download cifar10`"):
-        open_source(dataset(), folder.parent)
-    (folder / "test_batch").write_bytes(b"")
-    with pytest.raises(UserError, match=r"data_batch_1: cannot be read \(No such file"):
-        open_source(dataset(), folder.parent)
+    list(download_cifar10(folder, published.as_uri()))
+    source = open_source(dataset(), folder.parent)
+    assert source.read("train", 0)[1] == FROG and source.read("test", 3)[1] == AIRPLANE
 
 
 class Malicious:

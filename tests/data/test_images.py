@@ -1,6 +1,8 @@
 """Image folders: what is found, how it is labelled and converted, and what is refused."""
 
 import io
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,15 +14,16 @@ import pytest
 
 from iddpm.data import ShardFolder, known_card, open_source, write_shards
 from iddpm.errors import UserError
-from iddpm.params import ImagesDataset, Labels, Source, Unreadable
+from iddpm.params import ImagesDataset, Labels, Unreadable
+from iddpm.stages.run import run_stage
 
-from ..conftest import Project
+from ..conftest import Project, write_tiny_params
 
 COLOURS = [(250, 10, 20), (10, 250, 20), (10, 20, 250)]
 
 
 def dataset(**fields: Any) -> ImagesDataset:
-    return ImagesDataset(source=Source.IMAGES, folder="mine", **({"size": 8, "test_every": 3} | fields))
+    return ImagesDataset(source="images/mine", **({"size": 8, "test_every": 3} | fields))
 
 
 @pytest.fixture
@@ -68,12 +71,20 @@ def test_files_of_any_depth_and_suffix_in_sorted_order(folder: Path) -> None:
     assert known_card(dataset()).counts == {} and known_card(dataset(classes=7)).classes == 7
 
 
-def test_links_are_followed(folder: Path, tmp_path: Path) -> None:
+def test_the_whole_folder_and_single_files_may_be_links(folder: Path, tmp_path: Path) -> None:
     paint_classes(tmp_path / "elsewhere")
     folder.rmdir()
     folder.symlink_to(tmp_path / "elsewhere")
-    (folder / "dog").symlink_to(folder / "cat")
-    assert opened(folder, labels=Labels.FOLDERS, classes=4).card.counts == {"train": 16, "test": 8}
+    (folder / "cat" / "6.png").symlink_to(folder / "cat" / "0.png")
+    assert opened(folder, labels=Labels.FOLDERS, classes=3).card.counts == {"train": 13, "test": 6}
+
+
+@pytest.mark.parametrize("target", ["bee", "."])  # of which the second makes a loop
+def test_a_link_to_a_folder_within_is_refused_by_name(folder: Path, target: str) -> None:
+    paint_classes(folder)
+    (folder / "ant" / "dog").symlink_to(folder / target)
+    with pytest.raises(UserError, match=r"mine/ant/dog: is a link to a folder, .* make .*images/mine the link$"):
+        opened(folder)
 
 
 def test_labels_from_class_folders(folder: Path, tmp_path: Path) -> None:
@@ -139,13 +150,11 @@ def test_faults_of_a_folder(folder: Path) -> None:
     paint_classes(folder)
     with pytest.raises(UserError, match=r"mine: has 3 classes \(ant, bee, cat\), but .* classes is 4"):
         opened(folder, labels=Labels.FOLDERS, classes=4)
-    with pytest.raises(UserError, match=r"mine: has 0 classes \(labels: none\), but .* classes is 3"):
-        opened(folder, classes=3)
     paint(folder / "stray.png")
     with pytest.raises(UserError, match=r"stray\.png: lies in no class folder"):
         opened(folder, labels=Labels.FOLDERS, classes=3)
     with pytest.raises(UserError, match=r"nowhere: no such folder"):
-        open_source(dataset().model_copy(update={"folder": "nowhere"}), folder.parents[1])
+        open_source(dataset().model_copy(update={"source": "images/nowhere"}), folder.parents[1])
 
 
 def encoded(image: PIL.Image.Image, kind: str = "PNG", **options: Any) -> bytes:
@@ -262,8 +271,8 @@ MEASURE = """
 import resource, sys
 from pathlib import Path
 from iddpm.data import open_source, write_shards
-from iddpm.params import ImagesDataset, Source
-dataset = ImagesDataset(source=Source.IMAGES, folder="mine", size=256, images_per_block=16)
+from iddpm.params import ImagesDataset
+dataset = ImagesDataset(source="images/mine", size=256, images_per_block=16)
 source = open_source(dataset, Path(sys.argv[1]))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 list(write_shards(source, dataset, Path(sys.argv[2])))
@@ -282,21 +291,48 @@ def test_memory_is_bounded_by_a_block_of_images(folder: Path, tmp_path: Path) ->
     assert used_mib < 50  # a block is 3 MiB
 
 
-def test_the_stage_says_what_was_skipped(project: Project) -> None:
+@pytest.mark.tools
+def test_the_stage_says_what_was_skipped(project: Project, capfd: pytest.CaptureFixture[str]) -> None:
     folder = project.root / "data" / "raw" / "images" / "mine"
     paint_classes(folder)
     damage(folder)
-    image_dataset = {"source": "images", "folder": "mine", "size": 8, "test_every": 3, "unreadable": "skip"}
-    empty = {name: {} for name in ("surrogates", "models", "imports", "mixtures", "samplings", "surrogate_samplings")}
-    empty |= {"evaluations": {}, "likelihoods": {}}
-    project.write({"datasets": {"mine": image_dataset}} | empty)
-    result = project.run("iddpm", "stage", "shard", "mine")
-    assert "shard@mine: 4 images skipped; data/shards/mine/skipped.txt names them" in result.stderr
+    mine = {"source": "images/mine", "size": 8, "test_every": 3, "unreadable": "skip"}
+    write_tiny_params(project.root, {"datasets.mine": mine})
+    run_stage("shard", "mine", project.root)
+    assert "shard@mine: 4 images skipped; data/shards/mine/skipped.txt names them" in capfd.readouterr().err
     assert (project.root / "data" / "shards" / "mine" / "skipped.txt").read_text().count("\n") == 4
-    project.write({"datasets": {"mine": image_dataset | {"unreadable": "refuse"}}} | empty)
-    refused = project.run("iddpm", "stage", "shard", "mine", check=False)
-    assert refused.returncode == 1 and "cannot be used" in refused.stderr and "Traceback" not in refused.stderr
+    write_tiny_params(project.root, {"datasets.mine": mine | {"unreadable": "refuse"}})
+    with pytest.raises(UserError, match="cannot be used"):
+        run_stage("shard", "mine", project.root)
     assert (project.root / "data" / "shards" / "mine" / "skipped.txt").exists()  # what was there stays
+
+
+@pytest.mark.tools
+def test_dvc_follows_a_linked_folder_and_reruns_its_stage_alone(project: Project, tmp_path: Path) -> None:
+    paint_classes(tmp_path / "elsewhere")
+    images = project.root / "data" / "raw" / "images"
+    (images / "linked").symlink_to(tmp_path / "elsewhere")
+    paint_classes(images / "own")
+    paint(tmp_path / "single.png")
+    (images / "own" / "single.png").symlink_to(tmp_path / "single.png")
+    names = ("linked", "own")
+    shards = {f"datasets.{name}": {"source": f"images/{name}", "size": 8, "test_every": 3} for name in names}
+    write_tiny_params(project.root, shards)
+
+    def out_of_date() -> set[str]:
+        return json.loads(project.run("dvc", "status", "--json", *stages).stdout).keys()
+
+    stages = [f"shard@{name}" for name in names]
+    project.run("dvc", "repro", *stages)
+    cards = [project.root / "data" / "shards" / name / "card.json" for name in names]
+    before = [card.read_bytes() for card in cards]
+    assert out_of_date() == set()
+    paint(tmp_path / "elsewhere" / "bee" / "0.png", (1, 2, 3))
+    assert out_of_date() == {"shard@linked"}
+    assert re.findall(r"^Running stage '(.+)':$", project.run("dvc", "repro", *stages).stdout, re.M) == ["shard@linked"]
+    assert [card.read_bytes() == old for card, old in zip(cards, before, strict=True)] == [False, True]
+    paint(tmp_path / "single.png", (1, 2, 3))
+    assert out_of_date() == {"shard@own"}
 
 
 def test_files_of_other_kinds_are_not_left_out_in_silence(folder: Path) -> None:

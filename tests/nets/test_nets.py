@@ -147,18 +147,36 @@ def test_noise_level_is_each_sample_s_own() -> None:
         super_resolution()(x, t, low_res=low_res, noise_level=torch.zeros(3))
 
 
-@pytest.mark.parametrize(("pixels", "expected"), [(8, (4, 1)), (28, (7, 2)), (32, (4, 3)), (64, (4, 4)), (256, (4, 6))])
+@pytest.mark.parametrize(
+    ("pixels", "expected"),
+    [
+        (8, (4, 1)), (28, (7, 2)), (32, (4, 3)), (64, (4, 4)), (256, (4, 6)),
+        (4, (2, 1)), (5, (3, 1)), (17, (5, 2)), (31, (8, 2)), (36, (5, 3)), (72, (5, 4)), (100, (7, 4)),
+    ],
+)  # fmt: skip
 def test_sngan_scales(pixels: int, expected: tuple[int, int]) -> None:
     assert bottom_size(pixels) == expected
-    if pixels <= 32:
-        images = Generator(pixels, 3, width=8, z_dim=4, classes=5)(torch.zeros(2, 4), torch.tensor([0, 4]))
+    if pixels <= 100:
+        labels = torch.tensor([0, 4])
+        images = Generator(pixels, 3, width=8, z_dim=4, classes=5)(torch.zeros(2, 4), labels)
         assert images.shape == (2, 3, pixels, pixels)
-        assert Discriminator(pixels, 3, width=8, classes=5)(images, torch.tensor([0, 4])).shape == (2,)
+        assert Discriminator(pixels, 3, width=8, classes=5)(images, labels).shape == (2,)
 
 
-def test_sngan_refuses_odd_sizes() -> None:
-    with pytest.raises(ValueError, match="17 pixels"):
-        bottom_size(17)
+def test_sngan_is_the_centre_of_the_next_size() -> None:
+    torch.manual_seed(0)
+    larger, smaller = Generator(20, 1, width=8, z_dim=4).eval(), Generator(17, 1, width=8, z_dim=4).eval()
+    smaller.load_state_dict(larger.state_dict())
+    z = torch.randn(2, 4)
+    assert torch.equal(smaller(z), larger(z)[:, :, 1:18, 1:18])
+
+
+@pytest.mark.parametrize("pixels", [4, 5, 17, 36])
+def test_discriminator_sees_every_pixel_of_any_size(pixels: int) -> None:
+    discriminator = randomised(Discriminator(pixels, 1, width=8)).eval()
+    images = torch.randn(1, 1, pixels, pixels, requires_grad=True)
+    (gradient,) = torch.autograd.grad(discriminator(images).sum(), images)
+    assert (gradient != 0).all()
 
 
 def test_spectral_norm_bounds_every_layer() -> None:

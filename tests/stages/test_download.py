@@ -10,9 +10,9 @@ from typing import ClassVar
 
 import pytest
 
-from iddpm.stages.download import download_cifar10
 from iddpm.data.sources import cifar10
 from iddpm.errors import UserError
+from iddpm.stages.download import download_cifar10
 
 from ..conftest import Project
 

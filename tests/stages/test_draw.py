@@ -176,10 +176,10 @@ def test_a_surrogate_and_its_model_share_labels(model: DiffusionModel, surrogate
 
 def test_an_upsampler_does_not_start_from_noise(tmp_path: Path) -> None:
     upsampler = DiffusionModel(write_model(tmp_path / "up", {"upsampling": {"low_size": 4}}))
-    with pytest.raises(UserError, match="up: an upsampler; it needs low-resolution images"):
+    with pytest.raises(UserError, match="up: an upsampler; no command draws from low-resolution images yet"):
         images_of(upsampler)
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), dtype=np.uint8)
-    x, denoiser = upsampler.on_images(images, LABELS[:2])
+    x, denoiser = upsampler.on_images(images, LABELS[:2], 10)
     low_res = F.avg_pool2d(x, 2)
     with torch.inference_mode():
         expected = upsampler.network(x, torch.tensor([3.0, 3.0]), torch.tensor([0, 1]), low_res=low_res)
@@ -188,18 +188,25 @@ def test_an_upsampler_does_not_start_from_noise(tmp_path: Path) -> None:
 
 def test_a_low_resolution_model_takes_averaged_images_on_grey_levels(surrogates: dict[str, Any]) -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), dtype=np.uint8)
-    x, _ = surrogates["low"].on_images(images, LABELS[:2])
+    x, _ = surrogates["low"].on_images(images, LABELS[:2], 10)
     means = images.reshape(2, 4, 2, 4, 2).mean((2, 4))
     assert np.abs(to_uint8(x)[..., 0] - means).max() <= 0.5
     torch.testing.assert_close(x, (x * 127.5 + 127.5).round() / 127.5 - 1, rtol=0, atol=1e-6)
     with pytest.raises(UserError, match="made for 8x8 pixels and 1 channels; these images have 4x4 and 1"):
-        surrogates["low"].on_images(images[:, :4, :4], LABELS[:2])
+        surrogates["low"].on_images(images[:, :4, :4], LABELS[:2], 10)
+
+
+@pytest.mark.parametrize("classes", [0, 9, 11])
+def test_a_conditional_model_refuses_images_of_other_classes(model: DiffusionModel, classes: int) -> None:
+    images = np.zeros((2, 8, 8, 1), dtype=np.uint8)
+    with pytest.raises(UserError, match=f"is told one of 10 classes; these images have {classes or 'none'}"):
+        model.on_images(images, np.zeros(2, dtype=np.int64), classes)
 
 
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"sampler": "euler"}, "sampler 'euler': choose ancestral or ddim"),
+        ({"sampler": "euler"}, "sampler euler: choose ancestral or ddim"),
         ({"eta": 0.5}, "eta 0.5: only the ddim sampler has it"),
         ({"sampler": "ddim", "eta": 1.5}, "eta 1.5: lies between 0 and 1"),
         ({"steps": "21"}, "steps: '21'"),
@@ -210,6 +217,14 @@ def test_what_cannot_be_drawn_is_named(model: DiffusionModel, settings: dict[str
     asked: dict[str, Any] = {"labels": None, "count": 2, "sampler": "ancestral", "steps": "3", "seed": 0} | settings
     with pytest.raises(UserError, match=message):
         draw_images(model, **asked)
+
+
+def test_learned_variances_are_those_of_single_steps(tmp_path: Path) -> None:
+    learned = DiffusionModel(write_model(tmp_path / "l", {"diffusion": {"timesteps": T, "variance": "learned"}}))
+    with pytest.raises(UserError, match="steps 3: the model's variances are those of single steps; take all 20"):
+        draw_images(learned, None, 2, "ancestral", "3", 0)
+    for sampler, steps in (("ancestral", "20"), ("ddim", "3")):
+        assert len(draw_images(learned, None, 2, sampler, steps, 0)) == 2
 
 
 def test_eta_changes_what_ddim_draws(model: DiffusionModel) -> None:
@@ -277,36 +292,16 @@ def test_a_mixture_runs_one_network_per_step(folder: Path, model: DiffusionModel
     assert calls == {"middle": 10, "ends": 10}
 
 
-@pytest.mark.parametrize(
-    ("changes", "named"),
-    [
-        ({"diffusion": {"timesteps": 30}}, "diffusion.timesteps is 30 in odd, but 20 in digits"),
-        ({"diffusion": {"timesteps": 20, "schedule": "linear"}}, "diffusion.schedule is linear in odd"),
-        ({"diffusion": {"timesteps": 20, "mean": "x_start"}}, "diffusion.mean is x_start in odd"),
-        ({"diffusion": {"timesteps": 20, "variance": "fixed_large"}}, "diffusion.variance is fixed_large in odd"),
-        ({"diffusion": {"timesteps": 20, "rescale_timesteps": False}}, "diffusion.rescale_timesteps is False in odd"),
-        ({"size": 4}, "size is 4 in odd, but None in digits"),
-        ({"upsampling": {"low_size": 4}}, "upsampling"),
-        ({"network": {"width": 8, "channel_mult": [1], "blocks": 1}}, "network.conditioning is none in odd"),
-        ({"card": 3}, "card.channels is 3 in odd, but 1 in digits"),
-    ],
-)
-def test_models_that_do_not_mix_are_named(folder: Path, tmp_path: Path, changes: dict[str, Any], named: str) -> None:
-    card = known_card(DigitsDataset(source=Source.DIGITS))
-    if channels := changes.pop("card", None):
-        card = type(card)(**(card.as_json() | {"channels": channels}))
-    odd = open_checkpoint(write_model(tmp_path / "odd", changes, card=card))
+def test_models_of_other_images_do_not_mix(folder: Path, tmp_path: Path) -> None:
+    card = type(CARD)(**(CARD.as_json() | {"source_sha256": "other"}))
+    odd = open_checkpoint(write_model(tmp_path / "odd", card=card))
     entry = Mixture(middle="digits", ends="odd", within=5)
-    with pytest.raises(UserError, match=f"mixtures.mixed.ends: {named}"):
+    with pytest.raises(UserError, match=r"mixtures.mixed.ends: source_sha256 of the images of odd is other"):
         mix("mixtures.mixed", entry, open_checkpoint(folder / "digits"), odd)
 
 
-def test_other_mistakes_in_a_mixture(folder: Path, tmp_path: Path) -> None:
+def test_a_mixture_has_the_weights_that_both_have(folder: Path, tmp_path: Path) -> None:
     digits = open_checkpoint(folder / "digits")
-    with pytest.raises(UserError, match=r"mixtures.mixed.within: twice 11 is more than T = 20"):
-        mix("mixtures.mixed", Mixture(middle="digits", ends="digits", within=11), digits, digits)
-    with pytest.raises(UserError, match="holds a sngan model"):
-        mix("mixtures.mixed", Mixture(middle="digits", ends="sngan"), digits, open_checkpoint(folder / "sngan"))
     imported = open_checkpoint(write_model(tmp_path / "imported", raw=False))  # like a public checkpoint: EMA alone
     _, weights = mix("mixtures.mixed", Mixture(middle="digits", ends="imported", within=5), digits, imported)
     assert weights.keys() == {"ema"}
@@ -315,11 +310,11 @@ def test_other_mistakes_in_a_mixture(folder: Path, tmp_path: Path) -> None:
 def test_inversion_decodes_what_it_encoded(model: DiffusionModel) -> None:
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
     errors = [
-        invert(model, images, LABELS[:4], model.process.respaced(steps), clip=True).mean_absolute_error
+        invert(model, images, LABELS[:4], 10, model.process.respaced(steps), clip=True).mean_absolute_error
         for steps in ("3", "20")
     ]
     assert errors[1] < errors[0]
-    inversion = invert(model, images, LABELS[:4], model.process, clip=True)
+    inversion = invert(model, images, LABELS[:4], 10, model.process, clip=True)
     assert np.array_equal(inversion.originals, images) and inversion.latents.shape == images.shape
     mse = ((images.astype(float) - inversion.reconstructions) ** 2).mean()
     assert inversion.psnr == pytest.approx(10 * np.log10(255**2 / mse))
@@ -383,7 +378,9 @@ def test_stages_of_mixtures_and_diffusion_surrogates(project: Project) -> None:
         assert arrays["latents"].dtype == np.float32 and arrays["labels"].shape == (3,)
     for wrong, message in (
         (("--split", "valid"), "--split valid: choose train or test"),
+        (("--weights", "best"), "--weights best: choose ema or raw"),
         (("--steps", "50"), "--steps: '50'"),
+        (("--steps", "1"), "--steps 1: an inversion takes at least 2"),
         (("--count", "1000"), "--count 1000: test of digits has 299 images"),
         (("--dataset", "none"), "data/shards/none/index.json: missing"),
     ):

@@ -1,6 +1,8 @@
 """The rest of the method in a real DVC repository: a low-resolution surrogate, a mixture, an imported checkpoint."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -89,6 +91,34 @@ def test_gradient_noise_over_snapshots(finished: Project) -> None:
     refused = finished.run("iddpm", "gradient-noise", "digits", check=False)
     assert refused.returncode == 1 and "models.digits.training.snapshot_every" in refused.stderr
     assert len(refused.stderr.splitlines()) == 1
+
+
+def test_gradient_noise_knows_its_models_and_its_place(finished: Project) -> None:
+    refused = finished.run("iddpm", "gradient-noise", "nosuch", check=False)
+    assert refused.stderr.strip() == "iddpm: params.yaml: 'nosuch' is not in models (digits, vlb)"
+    shutil.rmtree(finished.root / "runs/gradient-noise", ignore_errors=True)
+    below = finished.root / "presets"
+    subprocess.run(["iddpm", "gradient-noise", "vlb", "--batches", "10"], cwd=below, env=finished.env, check=True)
+    assert (finished.root / "runs/gradient-noise/gradient_noise.csv").exists() and not (below / "runs").exists()
+
+
+def test_a_mixture_is_inspected_by_its_models(finished: Project) -> None:
+    refused = finished.run("iddpm", "inspect", "mixed", check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.strip().endswith("mixtures.mixed: has no network of its own; inspect digits and vlb")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="has the device that this asks for")
+def test_commands_on_models_take_the_device_of_the_parameters(finished: Project) -> None:
+    file = finished.root / "params.yaml"
+    before = file.read_text()
+    file.write_text(before + "compute: {device: cuda}\n")
+    draw = ["iddpm", "draw", "runs/models/digits", "x.png"]
+    invert = ["iddpm", "invert", "runs/models/digits", "x.png", "--dataset", "digits"]
+    for command in (draw, invert):
+        refused = finished.run(*command, check=False)
+        assert refused.stderr.startswith("iddpm: compute.device: cuda, but torch sees no GPU here")
+    file.write_text(before)
 
 
 def test_images_are_inverted_and_come_back(finished: Project) -> None:

@@ -65,6 +65,9 @@ def test_outputs(finished: Project) -> None:
     for name in re.findall(r"\]\((.+?)\)", report):
         assert (root / "runs/report" / name).stat().st_size > 500
     assert "ancestral" in report and "sngan, t_mid 10" in report and "bits/dim" in report
+    header, _, *rows = [line.split(" | ") for line in report.splitlines() if line.startswith("|")][:4]
+    column = header.index("surrogate evaluations")  # the report has it, since some row has any
+    assert [row[column] for row in rows] == ["0", "1"]
 
 
 def test_mlflow_has_one_run_per_stage_under_one_parent(finished: Project) -> None:

@@ -7,7 +7,6 @@ from iddpm.data import Card, known_card
 from iddpm.diffusion import IwdiffReduction, Objective, TimestepSampling
 from iddpm.errors import UserError
 from iddpm.exchange import architecture_from_flags
-from iddpm.nets.sngan import bottom_size
 from iddpm.params import (
     Block,
     Conditioning,
@@ -56,6 +55,9 @@ def _check_training(path: str, training: Training, diffusion: Diffusion, params:
         yield f"{path}.noise_draws: iwdiff weighs several draws of noise; give at least 2"
     if objective is not Objective.IWDIFF and training.iwdiff_reduction is not IwdiffReduction.MEAN:
         yield f"{path}.iwdiff_reduction: the objective is {objective}, not iwdiff"
+    yield from _check_vlb_weight(f"{path}.vlb_weight", training)
+    if training.snapshot_every is not None and training.snapshot_every > training.steps:
+        yield f"{path}.snapshot_every: {training.snapshot_every} is more than the {training.steps} steps: there is none"
     if training.draws_at_once is not None and training.draws_at_once > training.noise_draws:
         yield f"{path}.draws_at_once: {training.draws_at_once} is more than noise_draws = {training.noise_draws}"
     if training.extra_measurements and training.timestep_sampling is TimestepSampling.UNIFORM:
@@ -66,6 +68,14 @@ def _check_training(path: str, training: Training, diffusion: Diffusion, params:
             f"{path}.batch_size: {training.batch_size} does not divide into {params.compute.workers} workers "
             f"x {training.microbatches} microbatches"
         )
+
+
+def _check_vlb_weight(path: str, training: Training) -> Iterator[str]:
+    if training.objective is Objective.HYBRID and training.vlb_weight == 0:
+        yield f"{path}: 0 leaves the learned variance untrained; use objective simple with a fixed variance"
+    default = Training.model_fields["vlb_weight"].default
+    if training.objective is not Objective.HYBRID and training.vlb_weight != default:
+        yield f"{path}: the objective is {training.objective}, only hybrid has it; leave it out"
 
 
 def _check_network(path: str, network: Network) -> Iterator[str]:
@@ -134,10 +144,6 @@ def _check_sngan(path: str, surrogate: SnganSurrogate, params: Params) -> Iterat
     if surrogate.dataset not in params.datasets:
         return
     card = known_card(params.datasets[surrogate.dataset])
-    try:
-        bottom_size(card.size)
-    except ValueError as error:
-        yield f"{path}.dataset: {error}"
     if surrogate.conditioning is Conditioning.CLASS and not card.classes:
         yield f"{path}.conditioning: dataset {surrogate.dataset} has no classes"
     yield from _enough_images(f"{path}.batch_size", surrogate.batch_size, surrogate.dataset, card)

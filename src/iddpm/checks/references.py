@@ -7,7 +7,7 @@ from iddpm.data import Card, known_card
 from iddpm.diffusion import GaussianDiffusion
 from iddpm.errors import UserError
 from iddpm.exchange import architecture_from_flags
-from iddpm.params import Architecture, Params
+from iddpm.params import Architecture, Conditioning, Params
 from iddpm.training.build import build_process
 
 MODEL_GROUPS = ("models", "imports", "mixtures")
@@ -24,6 +24,11 @@ class Named(NamedTuple):
     @property
     def size(self) -> int:
         return self.architecture.size or self.card.size
+
+    @property
+    def classes(self) -> int:
+        """0 for a model that is not told the class."""
+        return self.card.classes if self.architecture.network.conditioning is Conditioning.CLASS else 0
 
 
 def reference(path: str, name: str, params: Params, *groups: str) -> Iterator[str]:

@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from iddpm.checks.references import MODEL_GROUPS, Named, named_model, reference
-from iddpm.data import known_card
-from iddpm.diffusion import Handover, truncated_process, upper_process
+from iddpm.data import Card, known_card
+from iddpm.diffusion import Handover, Sampler, Variance, strided_process, truncated_process, upper_process
 from iddpm.params import (
+    Conditioning,
     Diffusion,
     DiffusionSurrogate,
     Evaluation,
@@ -14,6 +15,7 @@ from iddpm.params import (
     Sampling,
     Surrogate,
     SurrogateSampling,
+    Weights,
 )
 
 
@@ -25,13 +27,34 @@ def check_sampling(path: str, sampling: Sampling, params: Params) -> Iterator[st
         yield f"{path}.eta: only the ddim sampler has it"
     if model is not None and model.architecture.upsampling is not None:
         yield f"{path}.model: {sampling.model} is an upsampler; it cannot start from noise alone"
+    yield from _check_weights(path, sampling, params)
     if isinstance(sampling, SurrogateSampling):
         yield from _check_start(path, sampling, model, params)
     elif model is not None:
+        process = model.process
         try:
-            model.process.respaced(str(sampling.steps))
+            taken = process.respaced(str(sampling.steps)).timesteps
         except ValueError as error:
             yield f"{path}.steps: {error}"
+        else:
+            yield from _check_skipping(f"{path}.steps", process.variance, taken, process.timesteps, sampling.sampler)
+
+
+def _check_weights(path: str, use: Sampling | Likelihood, params: Params) -> Iterator[str]:
+    mixture = params.mixtures.get(use.model)
+    parts = (use.model,) if mixture is None else (mixture.middle, mixture.ends)
+    imported = [name for name in parts if name in params.imports]
+    if use.weights is Weights.RAW and imported:
+        yield f"{path}.weights: {imported[0]} is an import, which has no raw weights; use ema"
+
+
+def _check_skipping(path: str, variance: Variance, taken: int, steps: int, sampler: Sampler) -> Iterator[str]:
+    """A chain that takes fewer than the `steps` noising steps it spans needs variances of longer ones."""
+    if taken < steps and variance is Variance.LEARNED and sampler is Sampler.ANCESTRAL:  # ddim makes no use of them
+        yield (
+            f"{path}: {taken} of {steps} with variance learned: its log variances are those of single steps: "
+            f"use learned_range, or steps: {steps}"
+        )
 
 
 def _check_start(path: str, sampling: SurrogateSampling, model: Named | None, params: Params) -> Iterator[str]:
@@ -39,28 +62,42 @@ def _check_start(path: str, sampling: SurrogateSampling, model: Named | None, pa
     surrogate = params.surrogates.get(sampling.surrogate)
     if model is None or surrogate is None:
         return
-    yield from _check_pair(path, sampling, surrogate, model)
+    yield from _check_pair(path, sampling, surrogate, model, params)
     timesteps = model.process.timesteps
     if sampling.t_mid > timesteps:
         yield f"{path}.t_mid: {sampling.t_mid} is more than the model's T = {timesteps}"
         return
-    try:
-        if sampling.t_mid > 0:
-            truncated_process(model.process, str(sampling.steps), sampling.t_mid)
-    except ValueError as error:
-        yield f"{path}.steps: {error}"
-    try:
-        if sampling.surrogate_steps is not None and sampling.t_mid < timesteps:
-            upper_process(model.process, str(sampling.surrogate_steps), sampling.t_mid)
-    except ValueError as error:
-        yield f"{path}.surrogate_steps: {error}"
+    if sampling.t_mid > 0:
+        try:
+            taken = truncated_process(model.process, str(sampling.steps), sampling.t_mid).timesteps
+        except ValueError as error:
+            yield f"{path}.steps: {error}"
+        else:
+            variance = model.process.variance
+            yield from _check_skipping(f"{path}.steps", variance, taken, sampling.t_mid, sampling.sampler)
+    if isinstance(surrogate, DiffusionSurrogate) and sampling.surrogate_steps is not None:
+        yield from _check_upper(f"{path}.surrogate_steps", sampling, surrogate, model)
 
 
-def _check_pair(path: str, sampling: SurrogateSampling, surrogate: Surrogate, model: Named) -> Iterator[str]:
+def _check_upper(path: str, sampling: SurrogateSampling, surrogate: DiffusionSurrogate, model: Named) -> Iterator[str]:
+    above = model.process.timesteps - sampling.t_mid
+    if above == 0:
+        return
+    try:
+        chain = upper_process(model.process, str(sampling.surrogate_steps), sampling.t_mid)
+    except ValueError as error:
+        yield f"{path}: {error}"
+    else:
+        taken = chain.timesteps - (sampling.t_mid > 0)  # its step 0 stands for t_mid and is never taken
+        yield from _check_skipping(path, surrogate.diffusion.variance, taken, above, sampling.sampler)
+
+
+def _check_pair(
+    path: str, sampling: SurrogateSampling, surrogate: Surrogate, model: Named, params: Params
+) -> Iterator[str]:
     low_resolution = isinstance(surrogate, DiffusionSurrogate)
     conditioning = surrogate.network.conditioning if low_resolution else surrogate.conditioning  # type: ignore[union-attr]
-    if surrogate.dataset != model.dataset:
-        yield f"{path}.surrogate: was trained on dataset {surrogate.dataset}, the model on {model.dataset}"
+    yield from _check_same_images(f"{path}.surrogate", surrogate, conditioning, model, params)
     if conditioning is not model.architecture.network.conditioning:
         yield (
             f"{path}.surrogate: conditioning is {conditioning}, the model's is "
@@ -80,21 +117,44 @@ def _check_pair(path: str, sampling: SurrogateSampling, surrogate: Surrogate, mo
             yield f"{path}.surrogate: draws {model.card.size} pixels, the model {model.size}"
 
 
+def _check_same_images(
+    path: str, surrogate: Surrogate, conditioning: Conditioning, model: Named, params: Params
+) -> Iterator[str]:
+    if model.dataset is not None:
+        if surrogate.dataset != model.dataset:
+            yield f"{path}: was trained on dataset {surrogate.dataset}, the model on {model.dataset}"
+    elif surrogate.dataset in params.datasets:  # an import names no dataset: what its images are must do
+        card = known_card(params.datasets[surrogate.dataset])
+        theirs, ours = _images(card), _images(model.card)
+        if theirs != ours:
+            yield f"{path}: was trained on images of {theirs}, the model on {ours}"
+        elif conditioning is Conditioning.CLASS and model.classes not in (0, card.classes):
+            yield f"{path}: has {card.classes} classes, the model {model.classes}"
+
+
+def _images(card: Card, size: int | None = None) -> str:
+    size = size or card.size
+    return f"{size}x{size} pixels and {card.channels} channels"
+
+
 def _noising(diffusion: Diffusion) -> tuple[object, ...]:
     return diffusion.timesteps, diffusion.schedule, diffusion.beta_start, diffusion.beta_end
 
 
 def check_evaluation(path: str, evaluation: Evaluation, params: Params) -> Iterator[str]:
-    """Of an evaluation: enough images on both sides."""
+    """Of an evaluation: images of one kind, and enough of them on both sides."""
     yield from reference(f"{path}.samples", evaluation.samples, params, "samplings", "surrogate_samplings")
     yield from reference(f"{path}.dataset", evaluation.dataset, params, "datasets")
     sets = {}
-    if sampling := params.samplings.get(evaluation.samples) or params.surrogate_samplings.get(evaluation.samples):
+    sampling = params.samplings.get(evaluation.samples) or params.surrogate_samplings.get(evaluation.samples)
+    if sampling is not None:
         sets[f"samples of {evaluation.samples}"] = sampling.count
     if evaluation.dataset in params.datasets:
-        counts = known_card(params.datasets[evaluation.dataset]).counts
-        if evaluation.split in counts:
-            sets[f"{evaluation.split} images of {evaluation.dataset}"] = counts[evaluation.split]
+        card = known_card(params.datasets[evaluation.dataset])
+        if evaluation.split in card.counts:
+            sets[f"{evaluation.split} images of {evaluation.dataset}"] = card.counts[evaluation.split]
+        if sampling is not None:
+            yield from _check_comparable(path, evaluation, named_model(sampling.model, params), card)
     for what, count in sets.items():
         if evaluation.neighbours >= count:
             yield f"{path}.neighbours: {evaluation.neighbours} neighbours need more than the {count} {what}"
@@ -102,22 +162,50 @@ def check_evaluation(path: str, evaluation: Evaluation, params: Params) -> Itera
             yield f"{path}.kid_subset_size: {evaluation.kid_subset_size} is more than the {count} {what}"
 
 
+def _check_comparable(path: str, evaluation: Evaluation, model: Named | None, card: Card) -> Iterator[str]:
+    """The reference has the samples' size, or is averaged to it as it was for the training of a smaller model."""
+    if model is None:
+        return
+    own_images = model.architecture.size is not None and model.dataset == evaluation.dataset
+    if model.card.channels != card.channels or (model.size != card.size and not own_images):
+        yield (
+            f"{path}.dataset: images of {_images(card)}, "
+            f"the samples of {evaluation.samples} have {_images(model.card, model.size)}"
+        )
+    elif card.size % model.size:
+        yield f"{path}.dataset: its {card.size} pixels are no multiple of the {model.size} of the samples"
+
+
 def check_likelihood(path: str, likelihood: Likelihood, params: Params) -> Iterator[str]:
     """Of a likelihood: a model, a dataset of its kind of images, and steps that its T has."""
     yield from reference(f"{path}.model", likelihood.model, params, *MODEL_GROUPS)
     yield from reference(f"{path}.dataset", likelihood.dataset, params, "datasets")
+    yield from _check_weights(path, likelihood, params)
     model = named_model(likelihood.model, params)
-    if model is not None and likelihood.steps is not None and likelihood.steps > model.process.timesteps:
-        yield f"{path}.steps: {likelihood.steps} is more than the model's T = {model.process.timesteps}"
+    if model is not None and likelihood.steps is not None:
+        yield from _check_stride(f"{path}.steps", likelihood.steps, model)
     dataset = params.datasets.get(likelihood.dataset)
     if dataset is None:
         return
     card = known_card(dataset)
-    if model is not None and (model.card.size, model.card.channels) != (card.size, card.channels):
-        yield (
-            f"{path}.dataset: images of {card.size} pixels and {card.channels} channels, "
-            f"the model's have {model.card.size} and {model.card.channels}"
-        )
+    if model is not None:
+        yield from _check_known_images(f"{path}.dataset", model, card)
     available = card.counts.get(likelihood.split)
     if likelihood.images is not None and available is not None and likelihood.images > available:
         yield f"{path}.images: {likelihood.images} is more than the {available} images of {likelihood.split}"
+
+
+def _check_stride(path: str, steps: int, model: Named) -> Iterator[str]:
+    timesteps, variance = model.process.timesteps, model.process.variance
+    if steps > timesteps:
+        yield f"{path}: {steps} is more than the model's T = {timesteps}"
+    else:
+        taken = strided_process(model.process, steps).timesteps
+        yield from _check_skipping(path, variance, taken, timesteps, Sampler.ANCESTRAL)
+
+
+def _check_known_images(path: str, model: Named, card: Card) -> Iterator[str]:
+    if _images(model.card) != _images(card):
+        yield f"{path}: images of {_images(card)}, the model's have {_images(model.card)}"
+    elif model.classes and card.classes != model.classes:
+        yield f"{path}: has {card.classes or 'no'} classes, the model is told one of {model.classes}"

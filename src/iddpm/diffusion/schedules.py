@@ -22,8 +22,8 @@ def linear_betas(timesteps: int, start: float | None = None, end: float | None =
     if first > last:
         raise ValueError(f"beta_start = {first:g} is more than beta_end = {last:g}; betas rise")
     if not 0 < first <= last < 1:
-        mend = "give beta_start and beta_end, or more than 20 timesteps" if end is None else "choose others"
-        raise ValueError(f"betas from {first:g} to {last:g} at T = {timesteps} do not lie in (0, 1); {mend}")
+        cause = f": T = {timesteps} is too short without beta_start and beta_end; more than 20 will do"
+        raise ValueError(f"betas from {first:g} to {last:g} do not lie in (0, 1){cause if end is None else ''}")
     return np.linspace(first, last, timesteps, dtype=np.float64)
 
 

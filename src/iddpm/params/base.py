@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+$")]
 """Of a dictionary's entry: letters, digits, '-' and '_', since it names folders, DVC stages and MLflow runs."""
 
+
 def _section_counts(value: object) -> object:
     return ",".join(map(str, value)) if isinstance(value, list) else value
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -13,15 +14,19 @@ from iddpm.diffusion import (
     GaussianDiffusion,
     Handover,
     Sampler,
+    Variance,
     hand_over,
     reverse_chain,
     surrogate_start,
     truncated_process,
     upper_process,
 )
-from iddpm.errors import UserError
+from iddpm.errors import UserError, choose
 from iddpm.randomness import PositionalRandom
 from iddpm.stages.models import DiffusionModel, GanModel, Images, Labels
+
+KeptImages = Callable[[int, Callable[[], Images]], Images]
+"""(position of a batch's first image, what draws the batch) -> its images."""
 
 
 def to_uint8(x: Tensor) -> Images:
@@ -53,7 +58,7 @@ class Chains(NamedTuple):
 def plan_chains(model: DiffusionModel, steps: str, start: Start | None) -> Chains:
     """The chains for `steps`; ValueError when a spacing cannot be met, UserError for an upsampler."""
     if model.architecture.upsampling is not None:
-        raise UserError(f"{model.checkpoint.path}: an upsampler; it needs low-resolution images to start from")
+        raise UserError(f"{model.checkpoint.path}: an upsampler; no command draws from low-resolution images yet")
     total = model.process.timesteps
     if start is None or start.t_mid == total:
         lower = model.process.respaced(steps)
@@ -80,11 +85,13 @@ def draw(
     seed: int = 0,
     start: Start | None = None,
     progress: Callable[[int], None] = lambda done: None,
+    kept: KeptImages = lambda first, make: make(),
 ) -> Images:
     """Draw `count` images, uint8 [count, H, W, C]. Image i depends on seed and i, not on count or batch size.
 
     With a start the chain begins at the surrogate's samples noised by `t_mid` steps; t_mid = 0 returns them alone,
     at the model's size. `progress` is told the number of images finished, a batch's steps as fractions of its images.
+    `kept` may know a batch from an earlier run.
     """
     chains = plan_chains(model, steps, start)
     finished = []
@@ -92,7 +99,7 @@ def draw(
         positions = torch.arange(first, min(first + batch_size, count), device=model.device)
         batch_labels = None if labels is None else torch.from_numpy(labels).to(model.device)[positions]
         batch = _Batch(positions, batch_labels, sampler, eta, clip, seed, chains, progress)
-        finished.append(to_uint8(batch.draw(model, start)))
+        finished.append(kept(first, partial(batch.draw, model, start)))
         progress(first + len(positions))
     return np.concatenate(finished)
 
@@ -111,14 +118,14 @@ class _Batch:
     progress: Callable[[int], None]
     evaluated: int = 0
 
-    def draw(self, model: DiffusionModel, start: Start | None) -> Tensor:
-        """Images [N, C, size, size]."""
+    def draw(self, model: DiffusionModel, start: Start | None) -> Images:
+        """Images uint8 [N, size, size, C]."""
         x = self._random("start").normal(self.positions, model.image_shape)
         if start is not None and start.t_mid < model.process.timesteps:
             x = self._x_mid(model, start, x)
         if self.chains.lower is not None:
             x = self._walk(model, self.chains.lower, x, "step").x
-        return x
+        return to_uint8(x)
 
     def _x_mid(self, model: DiffusionModel, start: Start, noise: Tensor) -> Tensor:
         surrogate, t_mid = start.surrogate, start.t_mid
@@ -170,13 +177,21 @@ def draw_images(
         if labels.max() >= model.classes:
             raise UserError(f"label {labels.max()}: the model has classes 0 to {model.classes - 1}")
         asked = np.where(labels < 0, asked, labels)
-    if sampler not in list(Sampler):
-        raise UserError(f"sampler {sampler!r}: choose {' or '.join(Sampler)}")
+    chosen = choose("sampler", sampler, Sampler)
     if not 0 <= eta <= 1:
         raise UserError(f"eta {eta:g}: lies between 0 and 1")
-    if eta and sampler != Sampler.DDIM:
+    if eta and chosen is not Sampler.DDIM:
         raise UserError(f"eta {eta:g}: only the ddim sampler has it, the sampler is {sampler}")
     try:
-        return draw(model, count, steps=steps, labels=asked, sampler=Sampler(sampler), eta=eta, seed=seed)
+        _refuse_skipping(model, steps, chosen)
+        return draw(model, count, steps=steps, labels=asked, sampler=chosen, eta=eta, seed=seed)
     except ValueError as error:
         raise UserError(f"steps: {error}") from None
+
+
+def _refuse_skipping(model: DiffusionModel, steps: str, sampler: Sampler) -> None:
+    """A learned log variance is that of a single noising step, whatever the chain skips."""
+    total = model.process.timesteps
+    skips = model.process.respaced(steps).timesteps < total
+    if skips and model.process.variance is Variance.LEARNED and sampler is Sampler.ANCESTRAL:
+        raise UserError(f"steps {steps}: the model's variances are those of single steps; take all {total}, or ddim")

@@ -5,12 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import torch
 
-from iddpm.data import ShardFolder
+from iddpm.data import Card, ShardFolder, to_tensor
 from iddpm.errors import UserError
 from iddpm.evaluation import CLASSIFIED_SOURCES, score_classes, score_images
 from iddpm.params import Evaluation
 from iddpm.stages.context import Stage, running, say
+
+Images = npt.NDArray[np.uint8]
+AVERAGED_AT_ONCE = 4096
+"""Images, to bound the memory."""
 
 
 def run(stage: Stage) -> None:
@@ -22,17 +28,16 @@ def run(stage: Stage) -> None:
     with running(stage):
         images, labels = _read_samples(samples_path)
         folder = ShardFolder(shards_path)
-        reference, _ = folder.read_split(evaluation.split)
-        if images.shape[1:] != reference.shape[1:]:
-            raise UserError(
-                f"evaluations.{stage.name}.samples: images of {images.shape[1:]} cannot be compared with "
-                f"{reference.shape[1:]} of dataset {evaluation.dataset}"
-            )
+        refuse_other_images(f"evaluations.{stage.name}.samples", images, folder.card)
+        size = images.shape[1]
+        reference = averaged(folder.read_split(evaluation.split)[0], size)
         say(f"{stage.address}: {len(images)} samples against {len(reference)} images, {evaluation.features}")
         scores = score_images(images, reference, evaluation)
         if folder.card.source in CLASSIFIED_SOURCES:
-            scores |= score_classes(images, labels, *folder.read_split("train"), evaluation)
-        protocol = _protocol(evaluation, samples_path, reference.shape, stage)
+            real_images, real_labels = folder.read_split("train")
+            scores |= score_classes(images, labels, averaged(real_images, size), real_labels, evaluation)
+        resize = "none" if size == folder.card.size else f"area average {folder.card.size} -> {size}"
+        protocol = _protocol(evaluation, samples_path, len(reference), resize, stage)
         for path, content in ((output, scores), (protocol_path(output), protocol)):
             with stage.output_file(path) as file:
                 file.write_text(json.dumps(content, indent=2) + "\n")
@@ -46,6 +51,27 @@ def protocol_path(metrics_path: str) -> str:
     return metrics_path.removesuffix(".json") + ".protocol.json"
 
 
+def refuse_other_images(key: str, images: Images, card: Card) -> None:
+    """The reference has the samples' size, or a multiple of it, which is averaged as for a smaller model's training."""
+    height, width, channels = images.shape[1:]
+    if (height, channels) != (width, card.channels) or card.size % width:
+        raise UserError(
+            f"params.yaml: {key}: images of {height}x{width} pixels and {channels} channels cannot be compared with "
+            f"{card.size}x{card.size} and {card.channels} of the dataset"
+        )
+
+
+def averaged(images: Images, size: int) -> Images:
+    """uint8 images [N, H, W, C] averaged over areas to [N, size, size, C], on grey levels."""
+    if images.shape[1] == size:
+        return images
+    parts = []
+    for some in np.array_split(images, -(-len(images) // AVERAGED_AT_ONCE)):
+        grey = (to_tensor(some, torch.device("cpu"), size) + 1) * 127.5
+        parts.append(grey.round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
+    return np.concatenate(parts)
+
+
 def _read_samples(path: Path) -> tuple[Any, Any]:
     file = path / "samples.npz"
     try:
@@ -55,16 +81,18 @@ def _read_samples(path: Path) -> tuple[Any, Any]:
         raise UserError(f"{file}: not a readable sample file ({error})") from None
 
 
-def _protocol(evaluation: Evaluation, samples: Path, reference_shape: tuple[int, ...], stage: Stage) -> dict[str, Any]:
+def _protocol(
+    evaluation: Evaluation, samples: Path, reference_images: int, resize: str, stage: Stage
+) -> dict[str, Any]:
     """Every setting on which the scores depend (who compares two scores compares these)."""
     made = json.loads((samples / "record.json").read_text())
     return {
         "features": evaluation.features.value,
-        "resize": "none",
+        "resize": resize,
         "reference": {
             "dataset": evaluation.dataset,
             "split": evaluation.split.value,
-            "images": reference_shape[0],
+            "images": reference_images,
             "index_sha256": stage.inputs[f"data/shards/{evaluation.dataset}"],
         },
         "images": made["images"],

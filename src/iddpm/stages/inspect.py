@@ -62,6 +62,11 @@ def inspect(root: Path, name: str | None, preset: str | None, *, as_json: bool =
         path = Path(preset) if preset.endswith((".yaml", ".yml")) else root / "presets" / f"{preset}.yaml"
     params = load_params(path)
     known = [entry for group in GROUPS for entry in getattr(params, group)]
+    if name in params.mixtures:
+        mixture = params.mixtures[name]
+        raise UserError(
+            f"{path}: mixtures.{name}: has no network of its own; inspect {mixture.middle} and {mixture.ends}"
+        )
     if name is not None and name not in known:
         raise UserError(f"{path}: {name!r} is not in {', '.join(GROUPS)} ({', '.join(known) or 'which are empty'})")
     with torch.device("meta"):  # shapes without memory or arithmetic

@@ -11,7 +11,7 @@ from iddpm.data import ShardFolder
 from iddpm.diffusion import GaussianDiffusion, Sampler, ddim_encode, reverse_chain
 from iddpm.errors import UserError
 from iddpm.evaluation.grid import image_grid
-from iddpm.params import Split, Weights
+from iddpm.params import Device, Split, Weights
 from iddpm.stages.draw import to_uint8
 from iddpm.stages.models import DiffusionModel, Images, Labels
 
@@ -43,9 +43,14 @@ class Inversion(NamedTuple):
 
 
 @torch.inference_mode()
-def invert(model: DiffusionModel, images: Images, labels: Labels, process: GaussianDiffusion, clip: bool) -> Inversion:
-    """Encode images along the deterministic DDIM path of `process`, and decode the latents along the same steps."""
-    x, denoiser = model.on_images(images, labels)
+def invert(
+    model: DiffusionModel, images: Images, labels: Labels, classes: int, process: GaussianDiffusion, clip: bool
+) -> Inversion:
+    """Encode images along the deterministic DDIM path of `process`, and decode the latents along the same steps.
+
+    `classes` is the number of the images' classes, `process` has at least 2 steps.
+    """
+    x, denoiser = model.on_images(images, labels, classes)
     originals = to_uint8(x)
     *_, latents = ddim_encode(process, denoiser, x, clip=clip)
     silence = torch.zeros_like(x)
@@ -55,7 +60,16 @@ def invert(model: DiffusionModel, images: Images, labels: Labels, process: Gauss
 
 
 def invert_to_file(
-    root: Path, folder: Path, out: Path, dataset: str, split: str, count: int, steps: str, clip: bool, weights: str
+    root: Path,
+    folder: Path,
+    out: Path,
+    dataset: str,
+    split: Split,
+    count: int,
+    steps: str,
+    clip: bool,
+    weights: Weights,
+    device: Device,
 ) -> Inversion:
     """Invert the first `count` images of data/shards/DATASET and write them beside latents and reconstructions.
 
@@ -63,18 +77,18 @@ def invert_to_file(
     """
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"{out}: name a .png picture or an .npz file of arrays")
-    for option, value, choices in (("split", split, list(Split)), ("weights", weights, list(Weights))):
-        if value not in choices:
-            raise UserError(f"--{option} {value}: choose {' or '.join(choices)}")
-    model = DiffusionModel(folder, Weights(weights))
+    model = DiffusionModel(folder, weights, device)
     try:
         process = model.process.respaced(steps)
     except ValueError as error:
         raise UserError(f"--steps: {error}") from None
-    images, labels = ShardFolder(root / "data" / "shards" / dataset).read_split(split, count)
+    if process.timesteps < 2:
+        raise UserError(f"--steps {steps}: an inversion takes at least 2")
+    shards = ShardFolder(root / "data" / "shards" / dataset)
+    images, labels = shards.read_split(split, count)
     if len(images) < count:
         raise UserError(f"--count {count}: {split} of {dataset} has {len(images)} images")
-    inversion = invert(model, images, labels, process, clip)
+    inversion = invert(model, images, labels, shards.card.classes, process, clip)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
         np.savez(out, **{name: array for name, array in inversion._asdict().items()})

@@ -26,19 +26,15 @@ def run(stage: Stage) -> None:
 def mix(key: str, mixture: Mixture, middle: Checkpoint, ends: Checkpoint) -> tuple[dict[str, Any], dict[str, Weights]]:
     """What describes a mixture, and its sets of weights, named after the part that they belong to.
 
-    UserError begins with `key` when the two are not models of one process and one kind of images.
+    The parameters were checked to agree; UserError begins with `key` when the images that were read do not.
     """
-    first, second = _common(middle), _common(ends)
+    first, second = (flatten(checkpoint.about["card"]) for checkpoint in (middle, ends))
     for name in first | second:
         if first.get(name) != second.get(name):
             raise UserError(
-                f"params.yaml: {key}.ends: {name} is {second.get(name)} in {mixture.ends}, "
-                f"but {first.get(name)} in {mixture.middle}; the models of a mixture must agree in it"
+                f"params.yaml: {key}.ends: {name} of the images of {mixture.ends} is {second.get(name)}, of those of "
+                f"{mixture.middle} {first.get(name)}; train both on the same"
             )
-    if 2 * mixture.within > first["diffusion.timesteps"]:
-        raise UserError(
-            f"params.yaml: {key}.within: twice {mixture.within} is more than T = {first['diffusion.timesteps']}"
-        )
     parts = {"middle": middle, "ends": ends}
     about = {
         "kind": "mixture",
@@ -56,14 +52,3 @@ def mix(key: str, mixture: Mixture, middle: Checkpoint, ends: Checkpoint) -> tup
         if all(name in checkpoint.weight_names() for checkpoint in parts.values())
     }
     return about, weights
-
-
-def _common(checkpoint: Checkpoint) -> dict[str, Any]:
-    """What the models of a mixture must share."""
-    if checkpoint.about["kind"] != "diffusion":
-        raise UserError(f"{checkpoint.path}: holds a {checkpoint.about['kind']} model, diffusion is needed")
-    architecture = checkpoint.about["architecture"]
-    shared = {key: architecture[key] for key in ("diffusion", "size", "upsampling")}
-    return flatten(
-        shared | {"network.conditioning": architecture["network"]["conditioning"], "card": checkpoint.about["card"]}
-    )

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from iddpm.data import Card, area_average
+from iddpm.data import Card, area_average, to_tensor
 from iddpm.diffusion import Denoiser, GaussianDiffusion
 from iddpm.errors import UserError
 from iddpm.params import Architecture, Conditioning, Device, SnganSurrogate, Weights
@@ -77,11 +77,11 @@ class DiffusionModel:
         """Labels 0, 1, 2, ... in turn for `count` images; None for an unconditional model."""
         return np.arange(count, dtype=np.int64) % self.classes if self.classes else None
 
-    def on_images(self, images: Images, labels: Labels) -> tuple[Tensor, Denoiser]:
+    def on_images(self, images: Images, labels: Labels, classes: int) -> tuple[Tensor, Denoiser]:
         """Real images as the model is trained on them, [N, C, size, size] in [-1, 1], and the denoiser for them.
 
         It is told their labels and, of an upsampler, their low-resolution versions, without augmentation.
-        `images` is uint8 [N, H, W, C]; UserError when it does not fit.
+        `images` is uint8 [N, H, W, C], `classes` the number of their dataset's classes; UserError when they do not fit.
         """
         height, width, channels = images.shape[1:]
         if (height, width, channels) != (self.card.size, self.card.size, self.card.channels):
@@ -89,13 +89,11 @@ class DiffusionModel:
                 f"{self.checkpoint.path}: made for {self.card.size}x{self.card.size} pixels and {self.card.channels} "
                 f"channels; these images have {height}x{width} and {channels}"
             )
-        if self.classes and labels.max() >= self.classes:
+        if self.classes and classes != self.classes:
             raise UserError(
-                f"{self.checkpoint.path}: has {self.classes} classes; these images have label {labels.max()}"
+                f"{self.checkpoint.path}: is told one of {self.classes} classes; these images have {classes or 'none'}"
             )
-        x = torch.from_numpy(images).to(self.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-        if self.architecture.size is not None:
-            x = area_average(x, self.size, grey_levels=True)
+        x = to_tensor(images, self.device, self.architecture.size)
         upsampling = self.architecture.upsampling
         low_res = None if upsampling is None else area_average(x, upsampling.low_size)
         return x, self.denoiser(torch.from_numpy(labels).to(self.device) if self.classes else None, low_res)

@@ -9,10 +9,11 @@ import numpy as np
 from iddpm.checks import load_params
 from iddpm.errors import UserError
 from iddpm.evaluation.grid import image_grid
+from iddpm.params import Device
 from iddpm.stages.context import fingerprint, git_commit
 from iddpm.stages.draw import draw_images
 from iddpm.stages.evaluate import protocol_path
-from iddpm.stages.models import DiffusionModel, Images
+from iddpm.stages.models import DiffusionModel, Images, Labels
 from iddpm.tracking import load, register
 from iddpm.training.checkpoint import open_checkpoint
 
@@ -53,13 +54,28 @@ def _scores(root: Path, model: str, evaluation: str | None) -> tuple[dict[str, f
 
 
 def draw_to_file(
-    root: Path, model: str, out: Path, count: int, steps: str, sampler: str, eta: float, seed: int, label: int | None
+    root: Path,
+    model: str,
+    out: Path,
+    count: int,
+    steps: str,
+    sampler: str,
+    eta: float,
+    seed: int,
+    label: int | None,
+    device: Device,
 ) -> None:
-    """Draw from a model folder, or from the registry when `model` is models:/NAME@ALIAS."""
+    """Draw from a model folder, or from the registry when `model` is models:/NAME@ALIAS.
+
+    A model of the registry chooses its device itself.
+    """
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"{out}: name a .png picture or an .npz file of samples")
     labels = None if label is None else np.full(count, label, dtype=np.int64)
-    images = _draw(root, model, labels, count, sampler, steps, seed, eta)
+    if model.startswith("models:/"):
+        images = _draw_registered(root, model, labels, count, sampler, steps, seed, eta)
+    else:
+        images = draw_images(DiffusionModel(Path(model), device=device), labels, count, sampler, steps, seed, eta)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
         np.savez(out, arr_0=images)
@@ -67,9 +83,9 @@ def draw_to_file(
         image_grid(images, out)
 
 
-def _draw(root: Path, model: str, labels: Any, count: int, sampler: str, steps: str, seed: int, eta: float) -> Images:
-    if not model.startswith("models:/"):
-        return draw_images(DiffusionModel(Path(model)), labels, count, sampler, steps, seed, eta)
+def _draw_registered(
+    root: Path, model: str, labels: Labels | None, count: int, sampler: str, steps: str, seed: int, eta: float
+) -> Images:
     import pandas as pd
 
     rows = pd.DataFrame({"label": np.full(count, -1, dtype=np.int64) if labels is None else labels})

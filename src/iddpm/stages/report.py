@@ -18,6 +18,7 @@ COLUMNS = {
     "start": "start",
     "sampler": "sampler",
     "network_evaluations": "network evaluations",
+    "surrogate_evaluations": "surrogate evaluations",
     "seconds_per_image": "seconds per image",
     "frechet_distance": "Frechet distance",
     "kid": "KID",
@@ -72,6 +73,7 @@ def _evaluation_row(stage: Stage, name: str) -> dict[str, Any]:
         "start": start,
         "sampler": f"{sampling.sampler}{eta}",
         "network_evaluations": made["network_evaluations"],
+        "surrogate_evaluations": made["surrogate_evaluations"],
         "seconds_per_image": made["sampling_seconds"] / made["images"],
         **{key: value for key, value in metrics.items() if key in COLUMNS},
     }
@@ -149,6 +151,8 @@ def _markdown(
     parts = ["# Report\n"]
     if rows:
         columns = [key for key in COLUMNS if any(key in row for row in rows)]
+        if not any(row["surrogate_evaluations"] for row in rows):
+            columns.remove("surrogate_evaluations")
         parts += [
             "## Samples\n",
             _table([COLUMNS[key] for key in columns], [[row.get(key, "") for key in columns] for row in rows]),
@@ -180,6 +184,12 @@ def _markdown(
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> str:
-    cells = [[f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row] for row in rows]
+    cells = [[_cell(value) for value in row] for row in rows]
     lines = [" | ".join(header), " | ".join("---" for _ in header), *(" | ".join(row) for row in cells)]
     return "\n".join(f"| {line} |" for line in lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

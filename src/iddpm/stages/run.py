@@ -21,13 +21,23 @@ ENTRY_POINTS = {
 """Stage -> module in iddpm.stages and function."""
 
 
+GOES_ON = {
+    "surrogate": "goes on from the last checkpoint",
+    "train": "goes on from the last checkpoint",
+    "sample": "goes on after the last finished batch",
+    "surrogate-sample": "goes on after the last finished batch",
+    "likelihood": "goes on after the last finished batch",
+}
+"""What the command of a stage does after an interruption; that of any other starts again."""
+
+
 def run_stage(kind: str, name: str, root: Path) -> None:
     """Run one stage; exits with 128 + signal when it was interrupted."""
     stage = Stage(kind, name, root)
     try:
         _dispatch(stage)
     except StageInterrupted as interruption:
-        say(f"{stage.address}: stopped; the same command goes on from the last checkpoint")
+        say(f"{stage.address}: stopped; the same command {GOES_ON.get(kind, 'starts it again')}")
         sys.exit(128 + interruption.signum)
 
 

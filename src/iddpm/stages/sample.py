@@ -1,12 +1,12 @@
 """sample and surrogate-sample: a model, maybe a surrogate -> runs/samples/NAME."""
 
 import json
-import time
 
 import numpy as np
 
 from iddpm.evaluation.grid import image_grid
 from iddpm.params import DiffusionSurrogate, Sampling, SurrogateSampling
+from iddpm.stages.batches import KeptBatches
 from iddpm.stages.context import Stage, fingerprint, running
 from iddpm.stages.draw import Start, draw, plan_chains
 from iddpm.stages.models import DiffusionModel, GanModel
@@ -27,8 +27,9 @@ def run(stage: Stage) -> None:
         start = open_start(stage, sampling) if isinstance(sampling, SurrogateSampling) else None
         chains = plan_chains(model, str(sampling.steps), start)
         labels = model.labels(sampling.count)
-        progress = Progress(stage.address, sampling.count, "images")
-        began = time.perf_counter()
+        batches = KeptBatches(stage.work)
+        done = min(len(batches) * sampling.batch_size, sampling.count)
+        progress = Progress(stage.address, sampling.count, "images", first=done)
         images = draw(
             model,
             sampling.count,
@@ -40,9 +41,9 @@ def run(stage: Stage) -> None:
             batch_size=sampling.batch_size,
             seed=sampling.seed,
             start=start,
-            progress=progress.to,
+            progress=lambda count: progress.to(max(count, done)),
+            kept=lambda first, make: batches.get(first, lambda: {"images": make()})["images"],
         )
-        seconds = time.perf_counter() - began
         progress.close()
         output = f"runs/samples/{stage.name}"
         with stage.output_folder(output) as folder:
@@ -52,14 +53,15 @@ def run(stage: Stage) -> None:
             record = stage.record() | {
                 "images": sampling.count,
                 "rounding": "nearest",
-                "sampling_seconds": round(seconds, 3),
-                "images_per_second": round(sampling.count / seconds, 3),
+                "sampling_seconds": round(batches.seconds, 3),
+                "images_per_second": round(sampling.count / batches.seconds, 3),
                 "network_evaluations": chains.network_evaluations,
                 "surrogate_evaluations": chains.surrogate_evaluations,
                 "device": model.device.type,
                 "samples_sha256": fingerprint(folder / "samples.npz"),
             }
             (folder / "record.json").write_text(json.dumps(record, indent=2) + "\n")
+        batches.clear()
         stage.scores = {
             "images_per_second": record["images_per_second"],
             "sampling_seconds": record["sampling_seconds"],

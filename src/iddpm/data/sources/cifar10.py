@@ -26,7 +26,6 @@ MD5 = {
     "test_batch": "40351d587109b95175f43aff81a1287e",
     ARCHIVE: "c58f30108f718f92721af3b95e74349a",
 }
-MEND = "`iddpm download cifar10` fetches the archive, from which unusable batches are then taken"
 TRAINING_BATCHES = [f"data_batch_{number}" for number in range(1, 6)]
 IMAGES_PER_BATCH = 10_000
 SIZE = 32
@@ -87,7 +86,7 @@ def _read_verified(path: Path) -> bytes:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); {MEND}") from None
+        raise UserError(f"{path}: cannot be read ({error.strerror}); `iddpm download cifar10` mends it") from None
     _refuse_other_content(path, io.BytesIO(content))
     return content
 
@@ -109,7 +108,8 @@ def _refuse_other_content(path: Path, stream: io.BufferedReader | io.BytesIO) ->
     md5 = md5_of(stream)
     if md5 != MD5[path.name]:
         raise UserError(
-            f"{path}: md5 {md5} is not the published {MD5[path.name]}: the file is damaged or another one; {MEND}"
+            f"{path}: md5 {md5} is not the published {MD5[path.name]}: the file is damaged or another one; "
+            "`iddpm download cifar10` mends it"
         )
 
 

@@ -105,8 +105,8 @@ def _image_files(folder: Path) -> tuple[list[str], list[str]]:
     for place, subfolders, names in os.walk(folder):
         if link := next((path for name in sorted(subfolders) if (path := Path(place, name)).is_symlink()), None):
             raise UserError(
-                f"{link}: is a link to a folder, behind which DVC sees no change; put that folder's files there, "
-                f"or keep all images elsewhere and make {folder} itself the link"
+                f"{link}: is a link to a folder, behind which DVC sees no change; put the files themselves there, "
+                f"or gather all images elsewhere and make {folder} the link"
             )
         relative = Path(place).relative_to(folder)
         for name in names:

@@ -1,5 +1,6 @@
 """The gradient noise scale: right on a known problem, measured on real snapshots."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,11 +8,26 @@ from typing import Any
 import pytest
 import torch
 
-from iddpm.params import Device
-from iddpm.training.gradient_noise import NoiseScale, gradient_noise_scale
+from iddpm.data import open_source, write_shards
+from iddpm.params import Device, DigitsDataset, Model, Source
+from iddpm.stages.gradient_noise import NoiseScale, gradient_noise_scale
 from iddpm.training.loop import DiffusionTraining
 
-from .test_objectives import model
+from ..conftest import tiny_params
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shards")
+    dataset = DigitsDataset(source=Source.DIGITS)
+    list(write_shards(open_source(dataset, Path("data/raw")), dataset, folder))
+    return folder
+
+
+def training_of(shards: Path, **settings: Any) -> DiffusionTraining:
+    model = tiny_params()["models"]["digits"]
+    model["training"] |= {"objective": "vlb"} | settings
+    return DiffusionTraining(Model.model_validate_json(json.dumps(model)), shards, Device.CPU)
 
 
 class KnownGradient:
@@ -48,9 +64,14 @@ def test_too_few_batches() -> None:
 
 
 def test_a_model_has_one_scale_whatever_its_accumulation(shards: Path) -> None:
-    scales = [
-        measure(DiffusionTraining(model({"objective": "vlb", "microbatches": parts}), shards, Device.CPU), 20)
-        for parts in (1, 4)
-    ]
+    scales = [measure(training_of(shards, microbatches=parts), 20) for parts in (1, 4)]
     assert scales[0].noise_scale == pytest.approx(scales[1].noise_scale, rel=1e-3)
     assert scales[0].gradient_variance > 0
+
+
+def test_extra_measurements_are_not_paid_for(shards: Path) -> None:
+    resampled = training_of(shards, timestep_sampling="loss_second_moment", extra_measurements=2)
+    passes: list[int] = []
+    resampled.network.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
+    measure(resampled, 10)
+    assert passes == [16] * 10

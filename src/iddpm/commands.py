@@ -1,0 +1,186 @@
+"""Commands that do not run the pipeline: on what it is made of, on finished models, and on models of public code.
+
+As in `iddpm.cli`, imports happen inside the commands.
+"""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from iddpm.errors import UserError, choose
+
+
+class PublicCode(StrEnum):
+    """Whose files a model is exported to."""
+
+    OPENAI = "openai"
+    DIFFUSERS = "diffusers"
+
+
+def project_root() -> Path:
+    """The nearest folder upwards that holds dvc.yaml. UserError outside a project."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / "dvc.yaml").exists():
+            return folder
+    raise UserError(f"{here}: no dvc.yaml here or above; run iddpm in the project's folder")
+
+
+def inspect(
+    name: Annotated[str | None, typer.Argument(help="Entry whose blocks are listed; none lists all networks.")] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="A preset's name or a parameter file to read instead of params.yaml.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
+) -> None:
+    """Parameters and multiply-adds of the networks that params.yaml declares, in total or block by block."""
+    from iddpm.stages.inspect import inspect as inspect_networks
+
+    print(inspect_networks(project_root(), name, preset, as_json=json))
+
+
+def download(
+    dataset: Annotated[str, typer.Argument(help="cifar10: 170 MB, md5 checked, into data/raw/cifar10.")],
+) -> None:
+    """Fetch a public dataset into data/raw; the one command that needs a network."""
+    if dataset != "cifar10":
+        raise UserError(f"download {dataset!r}: only cifar10 can be downloaded")
+    from iddpm.stages.download import CIFAR10_MB, download_cifar10
+    from iddpm.stages.progress import track
+
+    folder = project_root() / "data" / "raw" / "cifar10"
+    for _ in track(download_cifar10(folder), "download cifar10", CIFAR10_MB, "MB"):
+        pass
+    print(f"CIFAR-10 is in {folder}")
+
+
+def draw(
+    model: Annotated[str, typer.Argument(help="A folder such as runs/models/digits, or models:/NAME@ALIAS.")],
+    out: Annotated[Path, typer.Argument(help="Picture to write (.png), or images as arr_0 of an .npz file.")],
+    count: Annotated[int, typer.Option(min=1, help="Number of images.")] = 100,
+    steps: Annotated[str, typer.Option(help="Reverse steps: 100, '10,8,6' or 'ddim50'.")] = "100",
+    sampler: Annotated[str, typer.Option(help="ancestral or ddim.")] = "ancestral",
+    eta: Annotated[float, typer.Option(min=0, max=1, help="Noise of a ddim step; 0 is deterministic.")] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, help="Of all noise.")] = 0,
+    label: Annotated[int | None, typer.Option(min=0, help="One class for all images; else they go round.")] = None,
+) -> None:
+    """Draw images from a model folder or from the MLflow registry."""
+    from iddpm.checks import load_params
+    from iddpm.diffusion import Sampler
+    from iddpm.stages.publish import draw_to_file
+
+    chosen = choose("--sampler", sampler, Sampler)
+    root = project_root()
+    device = load_params(root / "params.yaml").compute.device
+    draw_to_file(root, model, out, count, steps, chosen, eta, seed, label, device)
+    print(f"{count} images in {out}")
+
+
+def invert(
+    model: Annotated[Path, typer.Argument(help="A folder such as runs/models/digits.")],
+    out: Annotated[Path, typer.Argument(help="Picture to write (.png), or arrays (.npz).")],
+    dataset: Annotated[str, typer.Option(help="Images of data/shards/DATASET.")],
+    split: Annotated[str, typer.Option(help="train or test.")] = "test",
+    count: Annotated[int, typer.Option(min=1, help="Number of images, from the first.")] = 8,
+    steps: Annotated[str, typer.Option(help="DDIM steps either way: 50, '10,8,6' or 'ddim50'.")] = "50",
+    clip: Annotated[
+        bool, typer.Option(help="Clip the predicted image to [-1, 1] at every step; a cosine schedule needs it.")
+    ] = True,
+    weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
+) -> None:
+    """Encode real images into a model's noise by DDIM inversion, decode them again, and show what was lost."""
+    from iddpm.checks import load_params
+    from iddpm.params import Split, Weights
+    from iddpm.stages.invert import invert_to_file
+
+    part, which = choose("--split", split, Split), choose("--weights", weights, Weights)
+    root = project_root()
+    device = load_params(root / "params.yaml").compute.device
+    result = invert_to_file(root, model, out, dataset, part, count, steps, clip, which, device)
+    print(
+        f"{count} images in {out}: mean absolute error {result.mean_absolute_error:.2f} grey levels, "
+        f"PSNR {result.psnr:.1f} dB"
+    )
+
+
+def gradient_noise(
+    models: Annotated[list[str], typer.Argument(help="Keys of models trained with training.snapshot_every.")],
+    batches: Annotated[int, typer.Option(help="Batches measured at each snapshot.")] = 100,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder for gradient_noise.csv, .png and .svg; by default the project's runs/gradient-noise."
+        ),
+    ] = None,
+) -> None:
+    """Compare the gradient noise scale of trained models over their training (paper, section 3.3)."""
+    from iddpm.stages.gradient_noise import compare_gradient_noise
+
+    root = project_root()
+    folder = root / "runs" / "gradient-noise" if out is None else out
+    compare_gradient_noise(root, models, batches, folder)
+    print(f"gradient noise of {len(models)} models in {folder}")
+
+
+def register(
+    model: Annotated[str, typer.Argument(help="A key of models whose training has finished.")],
+    name: Annotated[str | None, typer.Option(help="Name in the registry; the model's key by default.")] = None,
+    alias: Annotated[str, typer.Option(help="Alias to set.")] = "champion",
+    evaluation: Annotated[
+        str | None, typer.Option(help="A key of evaluations whose scores and protocol go with the model.")
+    ] = None,
+    metric: Annotated[
+        str | None, typer.Option(help="Move the alias only if this score of the evaluation is better.")
+    ] = None,
+) -> None:
+    """Publish a finished model in the MLflow registry: safetensors and code, no pickle."""
+    from iddpm.stages.publish import register_model
+
+    version = register_model(project_root(), model, name or model, alias, evaluation, metric)
+    print(f"registered models:/{name or model}@{alias} (version {version})")
+
+
+def import_(
+    source: Annotated[Path, typer.Argument(help="A .pt file of improved-diffusion, or a UNet2DModel folder.")],
+    folder: Annotated[Path, typer.Argument(help="Model folder to write, such as runs/models/NAME.")],
+    flags: Annotated[
+        str | None, typer.Option(help="Its MODEL_FLAGS and DIFFUSION_FLAGS; of a folder, those of the process.")
+    ] = None,
+    release: Annotated[str | None, typer.Option(help="A released model: the preset so named has its flags.")] = None,
+) -> None:
+    """Make a model folder of public weights. Nothing in the file is executed; docs/exchange.md has what fits."""
+    from iddpm.exchange import import_pt, import_unet2d, refuse_existing, release_flags
+
+    refuse_existing(folder)
+    if flags is not None and release is not None:
+        raise UserError("--release: stands for flags; leave --flags out")
+    if release is not None:
+        flags = release_flags(project_root() / "presets", release)
+    if source.is_dir():
+        model = import_unet2d(source, flags)
+    elif flags is None:
+        raise UserError(f"{source}: does not say which network it is of; give its flags with --flags or --release")
+    else:
+        model = import_pt(source, flags)
+    model.write(folder, {"weights": str(source), "flags": flags or ""})
+    print(f"{folder}: a model of {model.card.size} pixels; iddpm draw and iddpm export take it")
+
+
+def export(
+    folder: Annotated[Path, typer.Argument(help="A folder of a finished model, such as runs/models/digits.")],
+    out: Annotated[Path, typer.Argument(help="The .pt file (openai) or the folder (diffusers) to write.")],
+    format: Annotated[str, typer.Option(help="openai: improved-diffusion; diffusers: UNet2DModel.")] = "openai",
+    weights: Annotated[str, typer.Option(help="ema or raw.")] = "ema",
+) -> None:
+    """Write a model for public code: an improved-diffusion checkpoint, or a folder for diffusers' UNet2DModel."""
+    from iddpm.exchange import export_pt, export_unet2d
+    from iddpm.params import Weights
+
+    code, which = choose("--format", format, PublicCode), choose("--weights", weights, Weights)
+    if code is PublicCode.OPENAI:
+        print(f"{out}: its flags are {export_pt(folder, out, which)}")
+    else:
+        export_unet2d(folder, out, which)
+        print(f"{out}: a UNet2DModel folder")
