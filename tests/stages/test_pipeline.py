@@ -144,6 +144,9 @@ def test_registered_model_is_loaded_by_alias_and_drawn(finished: Project) -> Non
     assert "models:/digits@champion" in said.stdout
     draw = ["iddpm", "draw", "models:/digits@champion", "registered.npz", "--count", "6", "--steps", "4"]
     finished.run(*draw)
+    refused = finished.run(*draw, "--label", "10", check=False)
+    assert refused.returncode == 1 and refused.stderr.startswith("iddpm: label 10: ")
+    assert len(refused.stderr.splitlines()) == 1
     finished.run("iddpm", "draw", "runs/models/digits", "folder.npz", "--count", "6", "--steps", "4")
     images = [np.load(finished.root / name)["arr_0"] for name in ("registered.npz", "folder.npz")]
     assert images[0].shape == (6, 8, 8, 1) and np.array_equal(*images)

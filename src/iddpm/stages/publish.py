@@ -14,7 +14,7 @@ from iddpm.stages.context import fingerprint, git_commit
 from iddpm.stages.draw import draw_images
 from iddpm.stages.evaluate import protocol_path
 from iddpm.stages.models import DiffusionModel, Images, Labels
-from iddpm.tracking import load, register
+from iddpm.tracking import predict, register
 from iddpm.training.checkpoint import open_checkpoint
 
 
@@ -90,5 +90,5 @@ def _draw_registered(
 
     rows = pd.DataFrame({"label": np.full(count, -1, dtype=np.int64) if labels is None else labels})
     asked = {"steps": steps, "sampler": sampler, "seed": seed, "eta": eta}
-    images: Images = load(model, root).predict(rows, params=asked)
+    images: Images = predict(model, rows, asked, root)
     return images

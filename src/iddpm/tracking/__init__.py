@@ -7,7 +7,7 @@ from iddpm.tracking.connection import tracking_uri
 from iddpm.tracking.courier import Courier
 from iddpm.tracking.delivery import deliver, deliver_pending
 from iddpm.tracking.record import Pipeline, RunRecord
-from iddpm.tracking.registry import load, register
+from iddpm.tracking.registry import load, predict, register
 
 __all__ = [
     "Courier",
@@ -16,6 +16,7 @@ __all__ = [
     "deliver",
     "deliver_pending",
     "load",
+    "predict",
     "register",
     "tracking_uri",
 ]

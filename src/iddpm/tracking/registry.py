@@ -84,6 +84,13 @@ def load(name_or_uri: str, root: Path) -> "PyFuncModel":
         return model
 
 
+def predict(name_or_uri: str, rows: Any, params: Mapping[str, Any], root: Path) -> Any:
+    """What the registered model answers to a table; UserError when it refuses the request."""
+    model = load(name_or_uri, root)
+    with _mlflow_errors_as_user_errors(root):
+        return model.predict(rows, params=dict(params))
+
+
 @contextmanager
 def _mlflow_errors_as_user_errors(root: Path) -> Iterator[None]:
     prepare_environment()
@@ -92,6 +99,8 @@ def _mlflow_errors_as_user_errors(root: Path) -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
+        if isinstance(error.__cause__, UserError):
+            raise error.__cause__ from None
         raise UserError(f"{shown_uri(root)}: {short_reason(error)}") from error
 
 
