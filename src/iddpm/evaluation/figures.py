@@ -107,11 +107,16 @@ def _plain_numbers(axis: Axes) -> None:
     for part in (axis.xaxis, axis.yaxis):
         low, high = part.get_view_interval()
         part.set_major_formatter(FuncFormatter(_plain))
-        part.set_minor_formatter(FuncFormatter(_plain) if high < 20 * low else NullFormatter())
+        part.set_minor_formatter(FuncFormatter(_plain_between) if high < 20 * low else NullFormatter())
 
 
 def _plain(value: float, _: int) -> str:
     return f"{value:g}"
+
+
+def _plain_between(value: float, _: int) -> str:
+    """Without 9, 90, ..., which would touch the next decade's label."""
+    return "" if f"{value:e}".startswith("9") else f"{value:g}"
 
 
 def _annotate(axis: Axes, points: Sequence[Point]) -> None:
