@@ -123,10 +123,11 @@ class Api:
         return self._answer("POST", path, json=body)
 
     def _answer(self, method: str, path: str, **content: Any) -> Any:
-        """Asked again while the server's database is busy, as Prefect's own client does."""
+        """Asked again while the database is busy or a kept connection was closed, as Prefect's own client does."""
         response = httpx.Response(503)
         for _ in eventually():
-            response = self._client.request(method, path, **content)
+            with suppress(httpx.RemoteProtocolError):
+                response = self._client.request(method, path, **content)
             if response.status_code != 503:
                 break
         return response.raise_for_status().json()

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
+import iddpm.stages
 from iddpm.errors import UserError
 from iddpm.tracking import deliver, load, register, tracking_uri
 from tests.tracking.conftest import append_row, child_environment, curve, mlflow_process, record, stage_run
@@ -156,6 +157,7 @@ def test_the_served_model_asks_for_the_images_of_each_row(
     models.DiffusionModel = lambda folder: folder  # type: ignore[attr-defined]
     for module in (drawing, models):
         monkeypatch.setitem(sys.modules, module.__name__, module)
+        monkeypatch.setattr(iddpm.stages, module.__name__.rpartition(".")[2], module, raising=False)
     register(model_dir, "served", "champion", {}, PROTOCOL, {}, root, None)
     model = load("served", root)
     assert model.predict(pd.DataFrame({"label": [3, -1]})).shape == (2, 1, 1, 1)

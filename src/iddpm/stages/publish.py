@@ -89,6 +89,6 @@ def _draw_registered(
     import pandas as pd
 
     rows = pd.DataFrame({"label": np.full(count, -1, dtype=np.int64) if labels is None else labels})
-    asked = {"steps": steps, "sampler": sampler, "seed": seed, "eta": eta}
+    asked = {"steps": steps, "sampler": str(sampler), "seed": seed, "eta": eta}
     images: Images = predict(model, rows, asked, root)
     return images
