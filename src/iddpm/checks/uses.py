@@ -95,8 +95,8 @@ def _check_upper(path: str, sampling: SurrogateSampling, surrogate: DiffusionSur
 def _check_pair(
     path: str, sampling: SurrogateSampling, surrogate: Surrogate, model: Named, params: Params
 ) -> Iterator[str]:
-    low_resolution = isinstance(surrogate, DiffusionSurrogate)
-    conditioning = surrogate.network.conditioning if low_resolution else surrogate.conditioning  # type: ignore[union-attr]
+    told = surrogate.network if isinstance(surrogate, DiffusionSurrogate) else surrogate
+    conditioning = told.conditioning
     yield from _check_same_images(f"{path}.surrogate", surrogate, conditioning, model, params)
     if conditioning is not model.architecture.network.conditioning:
         yield (
