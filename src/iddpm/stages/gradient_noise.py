@@ -67,9 +67,12 @@ def compare_gradient_noise(root: Path, names: Sequence[str], batches: int, out: 
     with open(out / "gradient_noise.csv", "w", newline="") as stream:
         csv.writer(stream).writerows([COLUMNS, *rows])
     lines_with_errors(
-        {name: [(row[3], row[4], row[5]) for row in rows if row[0] == name] for name in names},
+        {
+            name: [(row[3], row[4], row[5] if np.isfinite(row[5]) else np.nan) for row in rows if row[0] == name]
+            for name in names
+        },
         out / "gradient_noise",
-        xlabel="training step",
+        xlabel="training step (no error bar: unbounded)",
         ylabel="gradient noise scale (images)",
     )
 
