@@ -15,9 +15,12 @@ from typing import Annotated
 import typer
 
 from iddpm.commands import (
+    compare,
     download,
     draw,
+    evaluate,
     export,
+    export_pngs,
     gradient_noise,
     import_,
     inspect,
@@ -49,7 +52,7 @@ def check() -> None:
     from iddpm.checks import load_params
 
     params = load_params(project_root() / "params.yaml")
-    groups = {name: len(getattr(params, name)) for name in type(params).model_fields if name != "compute"}
+    groups = {name: len(getattr(params, name)) for name in type(params).model_fields if name not in ("compute", "report")}
     print("params.yaml is sound: " + ", ".join(f"{count} {name}" for name, count in groups.items()))
 
 
@@ -139,6 +142,9 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "draw": draw,
     "invert": invert,
     "gradient-noise": gradient_noise,
+    "evaluate": evaluate,
+    "compare": compare,
+    "export-pngs": export_pngs,
     "register": register,
     "import": import_,
     "export": export,

@@ -42,18 +42,25 @@ def inspect(
 
 
 def download(
-    dataset: Annotated[str, typer.Argument(help="cifar10: 170 MB, md5 checked, into data/raw/cifar10.")],
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="cifar10: 171 MB into data/raw/cifar10; inception: the network of published FIDs, 96 MB into "
+            "data/raw/features. Their hashes are checked."
+        ),
+    ],
 ) -> None:
-    """Fetch a public dataset into data/raw; the one command that needs a network."""
-    if dataset != "cifar10":
-        raise UserError(f"download {dataset!r}: only cifar10 can be downloaded")
-    from iddpm.stages.download import CIFAR10_MB, download_cifar10
+    """Fetch a public dataset or feature network into data/raw; the one command that goes online."""
+    from iddpm.stages.download import DOWNLOADS
     from iddpm.stages.progress import track
 
-    folder = project_root() / "data" / "raw" / "cifar10"
-    for _ in track(download_cifar10(folder), "download cifar10", CIFAR10_MB, "MB"):
+    if what not in DOWNLOADS:
+        raise UserError(f"download {what!r}: only {' and '.join(DOWNLOADS)} can be downloaded")
+    chosen = DOWNLOADS[what]
+    folder = project_root() / "data" / "raw" / chosen.folder
+    for _ in track(chosen.fetch(folder), f"download {what}", chosen.megabytes, "MB"):
         pass
-    print(f"CIFAR-10 is in {folder}")
+    print(f"{chosen.title} is in {folder}")
 
 
 def draw(
@@ -122,6 +129,77 @@ def gradient_noise(
     folder = root / "runs" / "gradient-noise" if out is None else out
     compare_gradient_noise(root, models, batches, folder)
     print(f"gradient noise of {len(models)} models in {folder}")
+
+
+def evaluate(
+    samples: Annotated[str, typer.Option(help="An .npz (arr_0 uint8 NHWC), a folder of images, or a dataset.")],
+    reference: Annotated[str, typer.Option(help="The same: usually the training images.")],
+    out: Annotated[Path, typer.Option(help="Folder to make: scores.json, protocol.json, nearest neighbours.")],
+    features: Annotated[str, typer.Option(help="lite0, inception, pixels or module/NAME.")] = "lite0",
+    split: Annotated[str, typer.Option(help="Of what is given as a dataset: train or test.")] = "train",
+    neighbours: Annotated[int, typer.Option(min=1, help="k of precision, recall, density and coverage.")] = 3,
+    manifold_reference: Annotated[
+        int | None, typer.Option(min=2, help="Reference images of precision and recall; all by default.")
+    ] = None,
+    kid_subset_size: Annotated[int, typer.Option(min=2, help="Images per KID subset.")] = 250,
+    inception_splits: Annotated[int, typer.Option(min=1, help="Parts of the inception score.")] = 10,
+    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the 95 % intervals; 0 makes none.")] = 100,
+    seed: Annotated[int, typer.Option(min=0, help="Of subsets, splits and resamples.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+) -> None:
+    """Score any set of images against any other, with the protocol that makes the scores comparable."""
+    from pydantic import ValidationError
+
+    from iddpm.evaluation.images import open_images
+    from iddpm.params import Device, ScoreSettings, Split
+    from iddpm.stages.evaluate import evaluate_to_folder, shown_scores
+    from iddpm.training.build import resolve_device
+
+    root, part = project_root(), choose("--split", split, Split)
+    try:
+        settings = ScoreSettings(
+            features=features,
+            neighbours=neighbours,
+            manifold_reference=manifold_reference,
+            kid_subset_size=kid_subset_size,
+            inception_splits=inception_splits,
+            bootstrap=bootstrap,
+            seed=seed,
+        )
+    except ValidationError:
+        raise UserError(f"--features {features}: choose lite0, inception, pixels or module/NAME") from None
+    sets = [open_images(text, root, part) for text in (samples, reference)]
+    where = resolve_device(choose("--device", device, Device))
+    print(shown_scores(evaluate_to_folder(root, sets[0], sets[1], settings, out, where)))
+
+
+def compare(
+    first: Annotated[str, typer.Argument(help="An evaluation, or several of different seeds: A0,A1,A2.")],
+    second: Annotated[str, typer.Argument(help="Likewise; folders that iddpm evaluate made do as well.")],
+) -> None:
+    """Compare two evaluations, or refuse with what differs in how they were measured."""
+    from iddpm.stages.compare import compare as compare_evaluations
+
+    print(compare_evaluations(project_root(), first, second))
+
+
+def export_pngs(
+    samples: Annotated[str, typer.Argument(help="A key of samplings, an .npz, or a dataset.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to make: 000000.png, ... and labels.csv.")],
+    split: Annotated[str, typer.Option(help="Of a dataset: train or test.")] = "train",
+) -> None:
+    """Write images as PNG files, for other tools and for an image folder as source."""
+    from iddpm.evaluation.images import open_images
+    from iddpm.params import Split
+    from iddpm.stages.export_pngs import write_pngs
+    from iddpm.stages.progress import track
+
+    root = project_root()
+    npz = root / "runs" / "samples" / samples / "samples.npz"
+    images = open_images(str(npz) if npz.is_file() else samples, root, choose("--split", split, Split))
+    for _ in track(write_pngs(images, folder), f"export-pngs {samples}", images.count, "images"):
+        pass
+    print(f"{images.count} images in {folder}")
 
 
 def register(

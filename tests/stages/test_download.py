@@ -3,7 +3,7 @@
 import hashlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import ClassVar
@@ -12,12 +12,15 @@ import pytest
 
 from iddpm.data.sources import cifar10
 from iddpm.errors import UserError
-from iddpm.stages.download import download_cifar10
+from iddpm.evaluation.features import inception
+from iddpm.stages import download
+from iddpm.stages.download import DOWNLOADS, download_cifar10, download_inception
 
 from ..conftest import Project
 
 CONTENT = bytes(range(256)) * 10_000
 NAME = "cifar-10-python.tar.gz"
+MD5 = hashlib.md5(CONTENT).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -37,9 +40,10 @@ class Handler(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of a server that sends CONTENT, which passes for the published archive."""
+    """The address of a server that sends CONTENT, which passes for each published file."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setitem(cifar10.MD5, NAME, hashlib.md5(CONTENT).hexdigest())
+    monkeypatch.setitem(cifar10.MD5, NAME, MD5)
+    monkeypatch.setattr(download, "SHA256", hashlib.sha256(CONTENT).hexdigest())
     monkeypatch.setattr(Handler, "sends", CONTENT)
     monkeypatch.setattr(Handler, "requests", [])
     with HTTPServer(("127.0.0.1", 0), Handler) as running:
@@ -50,12 +54,24 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         thread.join()
 
 
-def test_fetched_once(server: str, tmp_path: Path) -> None:
-    folder = tmp_path / "raw" / "cifar10"
-    assert list(download_cifar10(folder, f"{server}/{NAME}")) == [1, 2, 3]  # megabytes
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {NAME: CONTENT}
-    assert list(download_cifar10(folder, f"{server}/{NAME}")) == []
+@pytest.mark.parametrize(
+    ("download_it", "name"),
+    [(download_cifar10, NAME), (download_inception, "weights-inception-2015-12-05-6726825d.pth")],
+)
+def test_fetched_once(server: str, tmp_path: Path, download_it: Callable[..., Iterator[int]], name: str) -> None:
+    folder = tmp_path / "raw" / "x"
+    assert list(download_it(folder, f"{server}/{name}")) == [1, 2, 3]  # megabytes
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {name: CONTENT}
+    assert list(download_it(folder, f"{server}/{name}")) == []
     assert len(Handler.requests) == 1
+
+
+def test_what_is_fetched_lies_where_it_is_looked_for() -> None:
+    assert {name: (known.folder, known.megabytes) for name, known in DOWNLOADS.items()} == {
+        "cifar10": ("cifar10", 171),
+        "inception": ("features", -(-95_628_359 // 10**6)),
+    }
+    assert download.INCEPTION_URL.endswith(f"/{inception.FILES[0]}") and download.SHA256 == inception.SHA256
 
 
 @pytest.mark.parametrize("fault", ["another file", "cut short"])
@@ -64,7 +80,9 @@ def test_a_wrong_file_leaves_everything_as_it_was(
 ) -> None:
     (tmp_path / NAME).write_bytes(b"an older one")
     monkeypatch.setattr(Handler, "sends", CONTENT[:-1] + (b"!" if fault == "another file" else b""))
-    with pytest.raises(UserError, match=rf"{NAME}: (sent a file whose md5 is not|cannot be fetched)"):
+    with pytest.raises(
+        UserError, match=rf"{NAME}: (sent a file whose md5 is not the published {MD5}|cannot be fetched)"
+    ):
         list(download_cifar10(tmp_path, f"{server}/{NAME}"))
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {NAME: b"an older one"}
 
@@ -93,4 +111,4 @@ def test_the_command_without_a_network_says_so(project: Project) -> None:
     assert result.stderr.startswith("iddpm: https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz: cannot be fetched")
     assert list((project.root / "data" / "raw" / "cifar10").iterdir()) == []
     other = project.run("iddpm", "download", "mnist", check=False)
-    assert other.returncode == 1 and "only cifar10 can be downloaded" in other.stderr
+    assert other.returncode == 1 and "'mnist': only cifar10 and inception can be downloaded" in other.stderr

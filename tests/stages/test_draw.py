@@ -85,7 +85,7 @@ def surrogates(folder: Path) -> dict[str, GanModel | DiffusionModel]:
 def images_of(model: DiffusionModel, start: Start | None = None, count: int = COUNT, **settings: Any) -> Any:
     labels = np.arange(count, dtype=np.int64) % 10
     steps = settings.pop("steps", "3")
-    return draw(model, count, steps=steps, labels=labels, start=start, **settings)
+    return draw(model, count, steps=steps, labels=labels, start=start, **settings).images
 
 
 @pytest.mark.parametrize("name", ["sngan", "low"])
@@ -170,7 +170,7 @@ def test_evaluations_are_counted_as_they_happen(
 def test_a_surrogate_and_its_model_share_labels(model: DiffusionModel, surrogates: dict[str, Any]) -> None:
     for surrogate in surrogates.values():
         start = Start(surrogate, 0, None if surrogate is surrogates["sngan"] else "3")
-        ones, twos = (draw(model, 2, steps="3", labels=np.full(2, label), start=start) for label in (1, 2))
+        ones, twos = (draw(model, 2, steps="3", labels=np.full(2, label), start=start).images for label in (1, 2))
         assert not np.array_equal(ones, twos)
 
 

@@ -39,6 +39,7 @@ samplings: {}
 surrogate_samplings: {}
 evaluations: {}
 likelihoods: {}
+report: {}
 """
 Inspect = Callable[..., str]
 

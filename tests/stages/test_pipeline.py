@@ -53,8 +53,9 @@ def test_outputs(finished: Project) -> None:
     metrics = json.loads((root / "runs/metrics/ancestral.json").read_text())
     assert {"frechet_distance", "kid", "inception_score", "precision", "recall", "label_accuracy"} <= metrics.keys()
     assert all(isinstance(value, float) for value in metrics.values())  # what `dvc metrics show` prints
-    protocol = json.loads((root / "runs/metrics/ancestral.protocol.json").read_text())
-    assert protocol["reference"]["images"] == 1498 and protocol["samples"]["rounding"] == "nearest"
+    protocol = json.loads((root / "runs/evaluations/ancestral/protocol.json").read_text())
+    assert protocol["protocol"]["reference"]["images"] == 1498 and protocol["samples"]["rounding"] == "nearest"
+    assert protocol["distance"] == "fd-pixels" and set(protocol["intervals"]) >= {"frechet_distance", "precision"}
     assert protocol["samples"]["params"]["seed"] == 0 and protocol["samples"]["network_evaluations"] == 5
     bits = json.loads((root / "runs/likelihoods/digits/bits_per_dim.json").read_text())
     terms = (root / "runs/likelihoods/digits/terms.csv").read_text().splitlines()
@@ -120,7 +121,7 @@ def test_a_second_width_adds_its_chain(finished: Project) -> None:
     finished.write(tiny_params())
     removed = finished.run("iddpm", "prune").stdout
     assert re.findall(r"removed (\S+)", removed) == [
-        "runs/models/wide", "runs/samples/wide", "runs/metrics/wide.json", "runs/metrics/wide.protocol.json",
+        "runs/models/wide", "runs/samples/wide", "runs/metrics/wide.json", "runs/evaluations/wide",
     ]  # fmt: skip
     assert repro(finished) == set()
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from iddpm.checks.datasets import check_dataset
 from iddpm.checks.models import check_import, check_mixture, check_model, check_surrogate
+from iddpm.checks.report import check_report
 from iddpm.checks.uses import check_evaluation, check_likelihood, check_sampling
 from iddpm.errors import UserError
 from iddpm.params import Params, read_params
@@ -39,6 +40,7 @@ def contradictions(params: Params) -> Iterator[str]:
         yield from check_evaluation(f"evaluations.{name}", evaluation, params)
     for name, likelihood in params.likelihoods.items():
         yield from check_likelihood(f"likelihoods.{name}", likelihood, params)
+    yield from check_report("report", params)
 
 
 def _names_taken(params: Params, folder: str, *groups: str) -> Iterator[str]:

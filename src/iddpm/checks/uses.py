@@ -6,6 +6,7 @@ from iddpm.checks.references import MODEL_GROUPS, Named, named_model, reference
 from iddpm.data import Card, known_card
 from iddpm.diffusion import Handover, Sampler, Variance, strided_process, truncated_process, upper_process
 from iddpm.params import (
+    Checkpoints,
     Conditioning,
     Diffusion,
     DiffusionSurrogate,
@@ -13,6 +14,7 @@ from iddpm.params import (
     Likelihood,
     Params,
     Sampling,
+    Splits,
     Surrogate,
     SurrogateSampling,
     Weights,
@@ -25,6 +27,8 @@ def check_sampling(path: str, sampling: Sampling, params: Params) -> Iterator[st
     model = named_model(sampling.model, params)
     if sampling.sampler == "ancestral" and sampling.eta:
         yield f"{path}.eta: only the ddim sampler has it"
+    if sampling.interpolations:
+        yield from _check_interpolations(f"{path}.interpolations", sampling)
     if model is not None and model.architecture.upsampling is not None:
         yield f"{path}.model: {sampling.model} is an upsampler; it cannot start from noise alone"
     yield from _check_weights(path, sampling, params)
@@ -38,6 +42,15 @@ def check_sampling(path: str, sampling: Sampling, params: Params) -> Iterator[st
             yield f"{path}.steps: {error}"
         else:
             yield from _check_skipping(f"{path}.steps", process.variance, taken, process.timesteps, sampling.sampler)
+
+
+def _check_interpolations(path: str, sampling: Sampling) -> Iterator[str]:
+    if isinstance(sampling, SurrogateSampling):
+        yield f"{path}: the path is one of starting noise, here a surrogate starts; use samplings, or 0"
+    elif sampling.sampler is not Sampler.DDIM or sampling.eta:
+        yield f"{path}: only the noise of sampler ddim with eta 0 decides the image; use these, or 0"
+    if 2 * sampling.interpolations > sampling.count:
+        yield f"{path}: {sampling.interpolations} pairs of images are more than the {sampling.count} of count"
 
 
 def _check_weights(path: str, use: Sampling | Likelihood, params: Params) -> Iterator[str]:
@@ -155,6 +168,8 @@ def check_evaluation(path: str, evaluation: Evaluation, params: Params) -> Itera
             sets[f"{evaluation.split} images of {evaluation.dataset}"] = card.counts[evaluation.split]
         if sampling is not None:
             yield from _check_comparable(path, evaluation, named_model(sampling.model, params), card)
+    if evaluation.manifold_reference is not None and evaluation.neighbours >= evaluation.manifold_reference:
+        yield f"{path}.manifold_reference: {evaluation.manifold_reference} is not more than the neighbours"
     for what, count in sets.items():
         if evaluation.neighbours >= count:
             yield f"{path}.neighbours: {evaluation.neighbours} neighbours need more than the {count} {what}"
@@ -181,6 +196,8 @@ def check_likelihood(path: str, likelihood: Likelihood, params: Params) -> Itera
     yield from reference(f"{path}.model", likelihood.model, params, *MODEL_GROUPS)
     yield from reference(f"{path}.dataset", likelihood.dataset, params, "datasets")
     yield from _check_weights(path, likelihood, params)
+    if likelihood.checkpoints is Checkpoints.ALL:
+        yield from _check_snapshots(f"{path}.checkpoints", likelihood.model, params)
     model = named_model(likelihood.model, params)
     if model is not None and likelihood.steps is not None:
         yield from _check_stride(f"{path}.steps", likelihood.steps, model)
@@ -190,9 +207,22 @@ def check_likelihood(path: str, likelihood: Likelihood, params: Params) -> Itera
     card = known_card(dataset)
     if model is not None:
         yield from _check_known_images(f"{path}.dataset", model, card)
-    available = card.counts.get(likelihood.split)
-    if likelihood.images is not None and available is not None and likelihood.images > available:
-        yield f"{path}.images: {likelihood.images} is more than the {available} images of {likelihood.split}"
+    for split, available in card.counts.items():
+        asked = likelihood.split in (split, Splits.BOTH)
+        if asked and likelihood.images is not None and likelihood.images > available:
+            yield f"{path}.images: {likelihood.images} is more than the {available} images of {split}"
+
+
+def _check_snapshots(path: str, name: str, params: Params) -> Iterator[str]:
+    if name in params.models:
+        training = params.models[name].training
+        if training.snapshot_every is None or training.snapshot_every >= training.steps:
+            yield (
+                f"{path}: all, but {name} keeps no snapshots: set models.{name}.training.snapshot_every below its "
+                f"{training.steps} steps, or use final"
+            )
+    elif name in params.imports or name in params.mixtures:
+        yield f"{path}: all, but only models have snapshots, {name} has none; use final"
 
 
 def _check_stride(path: str, steps: int, model: Named) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """Scores of image sets, and figures."""
 
-from iddpm.evaluation.classifier import CLASSIFIED_SOURCES, label_accuracy
-from iddpm.evaluation.scores import score_classes, score_images
+from iddpm.evaluation.nearest import Nearest, nearest_figure
+from iddpm.evaluation.scores import ScoredSet, Scores, score
 
-__all__ = ["CLASSIFIED_SOURCES", "label_accuracy", "score_classes", "score_images"]
+__all__ = ["Nearest", "ScoredSet", "Scores", "nearest_figure", "score"]

@@ -1,88 +1,163 @@
 """Figures, each as PNG and SVG; bytes depend on the data and the matplotlib version alone."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
 import numpy.typing as npt
+from cycler import cycler
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 DIFFUSION_CURVES = ("loss", "mse", "vb")
 GAN_CURVES = ("discriminator_loss", "generator_loss")
 
-Point = tuple[float, float, str]
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b6b6b")
+"""Told apart by colour-blind readers too (Okabe and Ito)."""
+MARKERS = ("o", "s", "^", "D")
+TICKS = {5: (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), 20: (1, 2, 3, 5), 200: (1, 3), math.inf: (1,)}
+"""Of a log axis whose ends have a ratio below the key."""
+LEGEND_INSIDE = 6
+"""Entries; a longer legend stands beside the axes."""
 STYLE = {
-    "figure.figsize": (6.4, 4.0),
-    "figure.dpi": 120,
+    "figure.figsize": (5.6, 3.7),
+    "figure.dpi": 140,
     "axes.grid": True,
     "grid.alpha": 0.3,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "axes.prop_cycle": cycler(color=COLOURS),
+    "axes.titlesize": "medium",
+    "legend.frameon": False,
+    "legend.fontsize": "small",
     "svg.hashsalt": "iddpm",
 }
 
 
+class Point(NamedTuple):
+    """A value with the interval of y, None where there is none, and a label to stand beside it."""
+
+    x: float
+    y: float
+    interval: tuple[float, float] | None = None
+    label: str = ""
+
+
+def series_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Colour and marker of each series by its place, for figures that show some of the same series."""
+    return {
+        name: {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number // len(COLOURS) % len(MARKERS)]}
+        for number, name in enumerate(names)
+    }
+
+
 def training_curves(rows: Sequence[Mapping[str, Any]], names: Sequence[str], path: Path) -> None:
     """Metrics over steps, one axis each, from the rows of a metrics log."""
-    present = [name for name in names if name in rows[-1]]
+    compared_training_curves({"": rows}, names, path)
+
+
+def compared_training_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], names: Sequence[str], path: Path) -> None:
+    """Likewise of several trainings, a line each."""
+    present = [name for name in names if any(name in row for rows in logs.values() for row in rows)]
+    styles = series_styles(list(logs))
     with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(1, len(present), figsize=(4.2 * len(present), 3.2), squeeze=False)
+        figure, axes = plt.subplots(1, len(present), figsize=(3.6 * len(present), 2.9), squeeze=False)
         for axis, name in zip(axes[0], present, strict=True):
-            axis.plot([row["step"] for row in rows if name in row], [row[name] for row in rows if name in row])
-            axis.set(xlabel="step", title=name.replace("_", " "))
-            if min(row[name] for row in rows if name in row) > 0:
+            smallest = math.inf
+            for log, rows in logs.items():
+                x, y = ([row[key] for row in rows if name in row] for key in ("step", name))
+                axis.plot(x, y, label=log, color=styles[log]["color"])
+                smallest = min(smallest, *y, math.inf)
+            axis.set(xlabel="training step", title=name.replace("_", " "))
+            if smallest > 0:
                 axis.set_yscale("log")
+                _plain_numbers(axis.yaxis)
+        if len(logs) > 1:
+            _legend(figure, axes[0, -1], len(logs))
         _save(figure, path)
 
 
-def bound_terms_figure(timesteps: Sequence[int], vb: npt.NDArray[np.float64], path: Path) -> None:
-    """Terms of the variational bound in bits/dim at their timesteps, both axes logarithmic (paper, figure 2).
+def bound_terms_figure(timesteps: Sequence[int], terms: Mapping[str, npt.NDArray[np.float64]], path: Path) -> None:
+    """Terms of the variational bound in bits/dim at their timesteps, a line for each split (paper, figure 2).
 
-    A strided chain's terms each stand for all the noising steps since the one before; a second line, the term
-    divided by their number, is what compares with a full chain.
+    Both axes are logarithmic. A strided chain's terms each stand for all the noising steps since the one before; a
+    line, the term divided by their number, is what compares with a full chain.
     """
-    noising_steps, shown = np.asarray(timesteps) + 1, np.maximum(vb, 1e-12)
+    noising_steps = np.asarray(timesteps) + 1
     spanned = np.diff(noising_steps, prepend=0)
+    strided = (spanned > 1).any()
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots()
-        if (spanned > 1).any():
-            axis.loglog(noising_steps, shown, ".", label=f"term of the strided chain ({len(shown)} terms)")
-            axis.loglog(noising_steps, shown / spanned, label="the same per noising step")
-            axis.legend(frameon=False)
-        else:
-            axis.loglog(noising_steps, shown)
+        for split, vb in terms.items():
+            shown = np.maximum(vb, 1e-12)
+            label = f"{split} images, per noising step" if strided else f"{split} images"
+            (line,) = axis.loglog(noising_steps, shown / spanned, label=label)
+            if strided:
+                label = f"term of the strided chain ({len(shown)} terms)"
+                axis.loglog(noising_steps, shown, ".", color=line.get_color(), label=label)
         axis.set(xlabel="noising step t + 1", ylabel="term of the bound (bits/dim)")
+        axis.legend(frameon=False)
+        _save(figure, path)
+
+
+def checkpoints_figure(series: Mapping[str, Sequence[tuple[float, float, float]]], path: Path) -> None:
+    """Bits/dim of each split over training as points (step, bits/dim, standard error), from the first step up.
+
+    With train and test, at the same steps, the gap between them below: growing, it is overfitting.
+    """
+    gap = {"train", "test"} <= series.keys()
+    with plt.rc_context(STYLE):
+        figure, axes = plt.subplots(1 + gap, 1, sharex=True, squeeze=False, figsize=(6.4, 6.0 if gap else 4.0))
+        columns = {
+            split: [np.array(column) for column in zip(*points, strict=True)] for split, points in series.items()
+        }
+        for split, (steps, bits, error) in columns.items():
+            axes[0, 0].errorbar(steps, bits, yerr=error, marker="o", capsize=3, label=f"{split} images")
+        axes[0, 0].set(ylabel="bits/dim", title="Bits per dimension over training")
+        axes[0, 0].legend(frameon=False)
+        if gap:
+            (steps, train, train_error), (_, test, test_error) = columns["train"], columns["test"]
+            error = np.hypot(train_error, test_error)
+            axes[1, 0].errorbar(steps, test - train, yerr=error, marker="o", capsize=3, color=COLOURS[2])
+            axes[1, 0].axhline(0, linestyle="--", linewidth=1, color="grey")
+            axes[1, 0].set(ylabel="test - train (bits/dim)", title="Overfitting gap")
+        axes[-1, 0].set(xlabel="training step")
         _save(figure, path)
 
 
 def scatter_lines(
     series: Mapping[str, Sequence[Point]],
+    styles: Mapping[str, Mapping[str, Any]],
     path: Path,
     *,
     xlabel: str,
     ylabel: str,
     title: str,
-    levels: Mapping[str, float] | None = None,
 ) -> None:
-    """Each series as labelled points (x, y, label) joined in the order of x, on log axes; levels as dashed lines."""
+    """Each series as labelled points with their intervals, joined in the order of x, on log axes."""
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots()
         for name, points in series.items():
-            ordered = sorted(points)
-            axis.plot([x for x, _, _ in ordered], [y for _, y, _ in ordered], marker="o", label=name)
-            _annotate(axis, ordered)
-        for name, level in (levels or {}).items():
-            axis.axhline(level, linestyle="--", linewidth=1, color="grey", label=name)
-        axis.set(xscale="log", yscale="log", xlabel=xlabel, ylabel=ylabel, title=title)
-        _plain_numbers(axis)
-        axis.legend(frameon=False)
+            ordered = sorted(points, key=lambda point: point.x)
+            x, y = [point.x for point in ordered], [point.y for point in ordered]
+            axis.plot(x, y, label=name, markersize=5, linewidth=1.4, **styles[name])
+            for point in ordered:
+                _interval(axis, point, styles[name]["color"])
+        axis.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
+        axis.set_title(title, loc="left")
+        _plain_numbers(axis.xaxis)
+        if min(point.y for points in series.values() for point in points) > 0:
+            axis.set_yscale("log")
+            _plain_numbers(axis.yaxis)
+        _legend(figure, axis, len(series))
         _save(figure, path)
 
 
@@ -102,26 +177,40 @@ def lines_with_errors(
         _save(figure, path)
 
 
-def _plain_numbers(axis: Axes) -> None:
-    """10 and 0.1 instead of powers; between the decades too where an axis shows hardly more than one."""
-    for part in (axis.xaxis, axis.yaxis):
-        low, high = part.get_view_interval()
-        part.set_major_formatter(FuncFormatter(_plain))
-        part.set_minor_formatter(FuncFormatter(_plain_between) if high < 20 * low else NullFormatter())
+def _plain_numbers(part: Axis) -> None:
+    """Of a log axis: 10 and 0.1 instead of powers, and the more ticks between them the fewer decades it shows."""
+    low, high = part.get_view_interval()
+    part.set_major_locator(LogLocator(subs=next(ticks for ratio, ticks in TICKS.items() if high < ratio * low)))
+    part.set_major_formatter(FuncFormatter(_plain))
+    part.set_minor_formatter(NullFormatter())
 
 
 def _plain(value: float, _: int) -> str:
     return f"{value:g}"
 
 
-def _plain_between(value: float, _: int) -> str:
-    """Without 9, 90, ..., which would touch the next decade's label."""
-    return "" if f"{value:e}".startswith("9") else f"{value:g}"
+def _interval(axis: Axes, point: Point, colour: str) -> None:
+    if point.interval is not None:
+        low, high = point.interval
+        low = max(low, 0.05 * point.y)  # a log axis has no place for what lies at or below 0
+        axis.errorbar(
+            point.x,
+            point.y,
+            yerr=[[max(point.y - low, 0)], [max(high - point.y, 0)]],
+            color=colour,
+            capsize=2.5,
+            elinewidth=1,
+        )
+    axis.annotate(point.label, (point.x, point.y), textcoords="offset points", xytext=(5, 5), fontsize=8)
 
 
-def _annotate(axis: Axes, points: Sequence[Point]) -> None:
-    for x, y, label in points:
-        axis.annotate(label, (x, y), textcoords="offset points", xytext=(5, 5), fontsize=8)
+def _legend(figure: Figure, axis: Axes, entries: int) -> None:
+    if entries <= LEGEND_INSIDE:
+        axis.legend()
+        return
+    columns = -(-entries // 20)
+    figure.set_size_inches(figure.get_figwidth() + 2.6 * columns, max(figure.get_figheight(), 0.19 * min(entries, 20)))
+    axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1), ncols=columns)
 
 
 def _save(figure: Figure, path: Path) -> None:

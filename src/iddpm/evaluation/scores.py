@@ -1,100 +1,252 @@
-"""Distance, KID, inception score, precision and recall of one set of images against another."""
+"""Every score of one set of images against another, with 95 % intervals."""
 
-import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from scipy.special import ndtri, stdtrit
+from torch import Tensor
 
-from iddpm.evaluation.classifier import class_probabilities, label_accuracy, pixel_features
-from iddpm.evaluation.manifold import precision_recall
-from iddpm.params import Evaluation
+from iddpm.evaluation.classes import (
+    inception_score,
+    resampled_inception_score,
+    small_image_probabilities,
+    vote,
+)
+from iddpm.evaluation.frechet import (
+    SAMPLES_PER_DIMENSION,
+    frechet_distance,
+    frechet_distance_infinity,
+    frechet_standard_error,
+    moments,
+)
+from iddpm.evaluation.images import ImageSet
+from iddpm.evaluation.kernel import kernel_distance, standard_error
+from iddpm.evaluation.manifold import NEAREST, Comparison, compare
+from iddpm.evaluation.nearest import Nearest, distance_ratio, identical_images
+from iddpm.params import ScoreSettings
+from iddpm.randomness import PositionalRandom
 
-Images = npt.NDArray[np.uint8]
-Labels = npt.NDArray[np.int64]
+LITTLE_BIAS_FROM = 10_000
+"""Images of a side; with fewer, the Frechet distance comes with a warning."""
+RESAMPLES_AT_ONCE = 50
+CONFIDENCE = 0.95
+ORDER = (
+    "frechet_distance",
+    "frechet_distance_infinity",
+    "kid",
+    "kid_standard_error",
+    "precision",
+    "recall",
+    "density",
+    "coverage",
+    "authenticity",
+    "copies",
+    "inception_score",
+    "inception_score_std",
+    "label_accuracy",
+    "label_accuracy_reference",
+)
+"""Of the values."""
 
 
-class _Given(nn.Module):
-    """Stands where torchmetrics expects a feature network: the features are computed already."""
+@dataclass(frozen=True, eq=False)
+class ScoredSet:
+    """Images with their features float32 [N, D], class probabilities [N, classes] and labels [N], where they have them.
 
-    def __init__(self, num_features: int) -> None:
-        super().__init__()
-        self.num_features = num_features
-
-    def forward(self, features: Tensor) -> Tensor:
-        return features
-
-
-def score_images(images: Images, reference: Images, evaluation: Evaluation) -> dict[str, float]:
-    """Scores of uint8 images [N, H, W, C] against a reference [M, H, W, C] in the evaluation's feature space.
-
-    frechet_distance (float64, covariance with ddof 1; of pixels, so never to be called FID), kid and its
-    standard deviation over subsets, precision and recall.
+    A sample's label is the class that was asked for, a reference image's the class that it shows.
     """
-    samples, real = (torch.from_numpy(pixel_features(array)) for array in (images, reference))
-    kid, kid_std = _seeded(
-        evaluation.seed, kernel_distance, samples, real, evaluation.kid_subsets, evaluation.kid_subset_size
+
+    features: Tensor
+    probabilities: Tensor | None
+    labels: npt.NDArray[np.int64] | None
+    images: ImageSet
+
+
+@dataclass(eq=False)
+class Scores:
+    """What `score` finds.
+
+    values: frechet_distance; frechet_distance_infinity, with enough samples; kid, kid_standard_error (of two subsets
+    or more); precision, recall, density, coverage, authenticity (fraction of samples farther from their nearest
+    reference image than that one is from its nearest other), copies (fraction of samples with the very pixels of
+    a reference image); inception_score, inception_score_std (of two splits or more), with class probabilities;
+    label_accuracy and label_accuracy_reference (of the reference images themselves, each left out of its own vote: how
+    far the vote can be trusted), with labels on both sides.
+    about: what the values depend on besides the two sets, their features and the settings.
+    """
+
+    values: dict[str, float] = field(default_factory=dict)
+    intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
+    nearest: Nearest = field(init=False)
+    about: dict[str, Any] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+
+def score(samples: ScoredSet, reference: ScoredSet, settings: ScoreSettings) -> Scores:
+    """All scores of samples against a reference; the same for the same `settings`, whatever the global generators.
+
+    Intervals tell the chance in the samples (for recall, coverage: in the reference images) at 95 %, and count what
+    they are compared with as fixed. Means over images: percentiles of bootstrap resamples. frechet_distance: normal,
+    from its jackknife, and inception_score: normal, from the spread of its resamples; the resampled values
+    themselves have more bias than the value. kid: Student's t over the subsets.
+
+    ValueError, beginning with the setting where one is at fault, when the sets cannot be compared.
+    """
+    _refuse_unlike(samples, reference, settings)
+    scores = Scores()
+    _kernel(scores, samples, reference, settings)
+    comparison = compare(
+        samples.features, reference.features, settings.neighbours, settings.manifold_reference, settings.seed
     )
-    precision, recall = precision_recall(samples, real, evaluation.neighbours)
-    return {
-        "frechet_distance": frechet_distance(samples, real),
-        "kid": kid,
-        "kid_std": kid_std,
-        "precision": precision,
-        "recall": recall,
+    scores.nearest = _nearest(comparison, samples.images, reference.images)
+    scores.values["copies"] = float(scores.nearest.copies.mean())
+    of_samples = {
+        "precision": comparison.precision,
+        "density": comparison.density,
+        # beyond what rounding makes of equal distances
+        "authenticity": torch.from_numpy(scores.nearest.ratio > 1 + 1e-9).to(comparison.density),
     }
-
-
-def score_classes(
-    images: Images, asked: Labels | None, real_images: Images, real_labels: Labels, evaluation: Evaluation
-) -> dict[str, float]:
-    """Scores by a classifier of the real training split: inception score and, if labels were asked for, accuracy."""
-    probabilities = torch.from_numpy(class_probabilities(images, real_images, real_labels))
-    score, deviation = _seeded(evaluation.seed, inception_score, probabilities, evaluation.inception_splits)
-    scores = {"inception_score": score, "inception_score_std": deviation}
-    if asked is not None:
-        scores["label_accuracy"] = label_accuracy(images, asked, real_images, real_labels)
+    of_samples |= _label_accuracy(scores, comparison, samples, reference, settings)
+    _means(scores, of_samples, "samples", settings)
+    _means(scores, {"recall": comparison.recall, "coverage": comparison.coverage}, "reference", settings)
+    _inception_score(scores, samples, reference, settings)
+    _frechet(scores, samples, reference, settings)
+    scores.values = {name: scores.values[name] for name in ORDER if name in scores.values}
     return scores
 
 
-def _seeded(seed: int, score: Callable[..., tuple[float, float]], *arguments: Any) -> tuple[float, float]:
-    """torchmetrics draws subsets and splits from the global generator."""
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*will save all extracted features in buffer")
-        torch.manual_seed(seed)
-        return score(*arguments)
+def _refuse_unlike(samples: ScoredSet, reference: ScoredSet, settings: ScoreSettings) -> None:
+    ours, theirs = samples.images.shape, reference.images.shape
+    if ours != theirs:
+        raise ValueError(f"images {_shown(ours)} cannot be compared with {_shown(theirs)} of {reference.images.name}")
+    dimensions = [part.features.shape[1] for part in (samples, reference)]
+    if dimensions[0] != dimensions[1]:
+        raise ValueError(f"{dimensions[0]} features per image cannot be compared with {dimensions[1]}")
+    for part in (samples, reference):
+        if not torch.isfinite(part.features).all():
+            raise ValueError(f"features of {part.images.name} are not all finite")
+        if len(part.features) < 2:
+            raise ValueError(f"{part.images.name}: scores need more than {len(part.features)} images")
+    if settings.bootstrap == 1:
+        raise ValueError("bootstrap: 1 resample makes no interval; take 0, or 100")
 
 
-def frechet_distance(samples: Tensor, reference: Tensor) -> float:
-    """Frechet distance of Gaussians fitted to float64 features [N, D] and [M, D]."""
-    from torchmetrics.image.fid import FrechetInceptionDistance
-
-    metric = FrechetInceptionDistance(feature=_Given(samples.shape[1])).set_dtype(torch.float64)
-    metric.update(reference, real=True)
-    metric.update(samples, real=False)
-    return float(metric.compute())
+def _shown(shape: tuple[int, int, int]) -> str:
+    return "x".join(map(str, shape))
 
 
-def kernel_distance(samples: Tensor, reference: Tensor, subsets: int, subset_size: int) -> tuple[float, float]:
-    """KID (cubic polynomial kernel) as mean and standard deviation over random subsets."""
-    from torchmetrics.image.kid import KernelInceptionDistance
-
-    metric = KernelInceptionDistance(feature=_Given(samples.shape[1]), subsets=subsets, subset_size=subset_size)
-    metric.set_dtype(torch.float64)
-    metric.update(reference, real=True)
-    metric.update(samples, real=False)
-    mean, deviation = metric.compute()
-    return float(mean), float(deviation)
+def _nearest(comparison: Comparison, samples: ImageSet, reference: ImageSet) -> Nearest:
+    distances = comparison.nearest.distances[:, :NEAREST].cpu().numpy()
+    return Nearest(
+        indices=comparison.nearest.indices[:, :NEAREST].cpu().numpy(),
+        distances=distances,
+        ratio=distance_ratio(distances[:, 0], comparison.own_distance.cpu().numpy()),
+        copies=identical_images(samples, reference),
+    )
 
 
-def inception_score(probabilities: Tensor, splits: int) -> tuple[float, float]:
-    """exp of the mean KL between p(y | x) [N, classes] and its average, mean and standard deviation over splits."""
-    from torchmetrics.image.inception import InceptionScore
+def _label_accuracy(
+    scores: Scores, comparison: Comparison, samples: ScoredSet, reference: ScoredSet, settings: ScoreSettings
+) -> dict[str, Tensor]:
+    """Float64 [N], 1 where a sample's nearest reference images vote for its label; empty without labels."""
+    real = reference.labels
+    if real is None:
+        return {}
+    scores.about["classifier"] = f"vote of the {settings.neighbours} nearest reference images in feature space"
+    if samples.labels is None:
+        return {}
+    voted = vote(real[comparison.nearest.indices[:, : settings.neighbours].cpu().numpy()])
+    own = vote(real[comparison.left_out.indices.cpu().numpy()])
+    scores.values["label_accuracy_reference"] = float((own == real[comparison.chosen.cpu().numpy()]).mean())
+    return {"label_accuracy": torch.from_numpy(voted == samples.labels).to(comparison.density)}
 
-    metric = InceptionScore(feature=_Given(probabilities.shape[1]), splits=splits)
-    metric.update(torch.log(probabilities.clamp(min=1e-12)))
-    mean, deviation = metric.compute()
-    return float(mean), float(deviation)
+
+def _means(scores: Scores, of_images: dict[str, Tensor], side: str, settings: ScoreSettings) -> None:
+    """Each score as the mean over images of its float64 tensor, all of one length."""
+    columns = torch.stack(list(of_images.values()), dim=1)
+    scores.values |= dict(zip(of_images, columns.mean(0).tolist(), strict=True))
+    if settings.bootstrap:
+        tail = (1 - CONFIDENCE) / 2
+        resampled = _resampled(lambda counts: counts @ columns / len(columns), columns, side, settings)
+        low, high = np.quantile(resampled.cpu().numpy(), (tail, 1 - tail), axis=0).tolist()
+        scores.intervals |= dict(zip(of_images, zip(low, high, strict=True), strict=True))
+
+
+def _resampled(statistic: Callable[[Tensor], Tensor], data: Tensor, side: str, settings: ScoreSettings) -> Tensor:
+    """The statistic of bootstrap resamples of the rows of data [N, ...], given as counts [B, N] that add up to N."""
+    random, count, parts = PositionalRandom(settings.seed, f"evaluation/bootstrap/{side}"), len(data), []
+    for positions in torch.split(torch.arange(settings.bootstrap), RESAMPLES_AT_ONCE):
+        drawn = random.bits(positions, count) % count
+        counts = torch.zeros(len(positions), count, dtype=torch.float64)
+        counts.scatter_add_(1, drawn, torch.ones_like(counts))
+        parts.append(statistic(counts.to(data.device)))
+    return torch.cat(parts)
+
+
+def _inception_score(scores: Scores, samples: ScoredSet, reference: ScoredSet, settings: ScoreSettings) -> None:
+    probabilities, source = samples.probabilities, "feature network"
+    if settings.features == "pixels" and reference.labels is not None:
+        probabilities = small_image_probabilities(samples.features, reference.features, reference.labels)
+        source = "SVC on pixels (RBF), calibrated, trained on the reference images"
+    if probabilities is None:
+        return
+    scores.about["class_probabilities"] = source
+    value, deviation = inception_score(probabilities, settings.inception_splits, settings.seed)
+    scores.values["inception_score"] = value
+    if deviation is not None:
+        scores.values["inception_score_std"] = deviation
+    if settings.bootstrap:
+        resampled = _resampled(
+            lambda counts: resampled_inception_score(probabilities, counts), probabilities, "samples", settings
+        )
+        scores.intervals["inception_score"] = _normal(value, float(resampled.std()), least=1.0)
+
+
+def _kernel(scores: Scores, samples: ScoredSet, reference: ScoredSet, settings: ScoreSettings) -> None:
+    parts = kernel_distance(samples.features, reference.features, settings.kid_subset_size, settings.seed)
+    scores.values["kid"] = value = float(np.mean(parts))
+    error = standard_error(parts)
+    if error is None:
+        scores.warnings.append("kid has no standard error: the images make a single subset of kid_subset_size")
+        return
+    scores.values["kid_standard_error"] = error
+    if settings.bootstrap:
+        reach = float(stdtrit(len(parts) - 1, (1 + CONFIDENCE) / 2)) * error
+        scores.intervals["kid"] = (value - reach, value + reach)
+
+
+def _frechet(scores: Scores, samples: ScoredSet, reference: ScoredSet, settings: ScoreSettings) -> None:
+    drawn, real = moments(samples.features), moments(reference.features)
+    scores.values["frechet_distance"] = value = frechet_distance(drawn, real)
+    if settings.bootstrap:
+        error = frechet_standard_error(samples.features, drawn, real)
+        scores.intervals["frechet_distance"] = _normal(value, error, least=0.0)
+    limit = frechet_distance_infinity(samples.features, drawn, real, settings.seed)
+    if limit is not None:
+        scores.values["frechet_distance_infinity"] = limit
+    scores.warnings += _bias_warnings(samples.features.shape, len(reference.features), limit)
+
+
+def _bias_warnings(shape: torch.Size, reference: int, limit: float | None) -> list[str]:
+    (count, dimensions), found = shape, []
+    if min(count, reference) < LITTLE_BIAS_FROM:
+        extrapolated = "" if limit is None else f"; frechet_distance_infinity {limit:.4g} is without the samples' part"
+        found.append(
+            f"frechet_distance is biased upwards with fewer than {LITTLE_BIAS_FROM:,} images "
+            f"({count:,} samples, {reference:,} reference images){extrapolated}"
+        )
+    if limit is None:
+        found.append(
+            f"frechet_distance_infinity needs {SAMPLES_PER_DIMENSION * dimensions:,} samples "
+            f"({SAMPLES_PER_DIMENSION} for each of {dimensions:,} features), here are {count:,}"
+        )
+    return found
+
+
+def _normal(value: float, error: float, least: float) -> tuple[float, float]:
+    reach = float(ndtri((1 + CONFIDENCE) / 2)) * error
+    return max(value - reach, least), value + reach

@@ -28,11 +28,21 @@ from iddpm.params.models import (
     Upsampling,
 )
 from iddpm.params.reading import Params, read_params
-from iddpm.params.runs import Evaluation, Features, Likelihood, Sampling, SurrogateSampling
+from iddpm.params.runs import (
+    Checkpoints,
+    Evaluation,
+    Likelihood,
+    Report,
+    Sampling,
+    ScoreSettings,
+    Splits,
+    SurrogateSampling,
+)
 
 __all__ = [
     "Architecture",
     "Block",
+    "Checkpoints",
     "Cifar10Dataset",
     "Compute",
     "Conditioning",
@@ -42,7 +52,6 @@ __all__ = [
     "DiffusionSurrogate",
     "DigitsDataset",
     "Evaluation",
-    "Features",
     "ImagesDataset",
     "Import",
     "Labels",
@@ -54,12 +63,15 @@ __all__ = [
     "Params",
     "PhotosDataset",
     "Precision",
+    "Report",
     "Sampling",
     "Schedule",
+    "ScoreSettings",
     "Section",
     "SnganSurrogate",
     "Source",
     "Split",
+    "Splits",
     "Surrogate",
     "SurrogateSampling",
     "Training",

@@ -14,11 +14,11 @@ from iddpm.errors import UserError
 from iddpm.params.base import Compute, Name, Section
 from iddpm.params.datasets import Dataset
 from iddpm.params.models import Import, Mixture, Model, Surrogate
-from iddpm.params.runs import Evaluation, Likelihood, Sampling, SurrogateSampling
+from iddpm.params.runs import Evaluation, Likelihood, Report, Sampling, SurrogateSampling
 
 
 class Params(Section):
-    """params.yaml: every group is a dictionary, every entry one chain of stages. DVC needs all of them, if empty."""
+    """params.yaml: groups are dictionaries, every entry one chain of stages. DVC needs all of them, if empty."""
 
     compute: Compute = Compute()
     datasets: dict[Name, Dataset]
@@ -30,6 +30,7 @@ class Params(Section):
     surrogate_samplings: dict[Name, SurrogateSampling]
     evaluations: dict[Name, Evaluation]
     likelihoods: dict[Name, Likelihood]
+    report: Report
 
 
 def read_params(path: Path) -> Params:

@@ -1,6 +1,7 @@
-"""What is done with finished models: samples, their scores, likelihoods."""
+"""What is done with finished models: samples, their scores, likelihoods, the report."""
 
 from enum import StrEnum
+from typing import Annotated
 
 from pydantic import Field
 
@@ -8,10 +9,29 @@ from iddpm.diffusion import Handover, Sampler
 from iddpm.params.base import Name, Section, Split, Steps, Weights
 
 
-class Features(StrEnum):
-    """The space in which distances between image sets are measured."""
+class Checkpoints(StrEnum):
+    """Of a training: its result alone, or every kept snapshot besides."""
 
-    PIXELS = "pixels"
+    FINAL = "final"
+    ALL = "all"
+
+
+class Splits(StrEnum):
+    """One part of a dataset, or both."""
+
+    TRAIN = "train"
+    TEST = "test"
+    BOTH = "both"
+
+
+FeaturesName = Annotated[
+    str,
+    Field(
+        pattern=r"^(pixels|lite0|inception|module/[A-Za-z0-9_-]+)$",
+        description="Where distances are measured: pixels (grey levels in [0, 1]); lite0 (embedded ImageNet network, "
+        "fd-lite0); inception (the 2015 network of published FIDs); module/NAME (data/raw/features/NAME/network.py).",
+    ),
+]
 
 
 class Sampling(Section):
@@ -26,6 +46,9 @@ class Sampling(Section):
     weights: Weights = Field(Weights.EMA, description="ema or raw.")
     batch_size: int = Field(128, ge=1, description="Images drawn at once; the images do not depend on it.")
     seed: int = Field(0, ge=0, description="Of the starting noise and of every step's noise.")
+    interpolations: int = Field(
+        0, ge=0, description="Pairs of images joined by a path of the starting noise, drawn as a picture; ddim, eta 0."
+    )
 
 
 class SurrogateSampling(Sampling):
@@ -42,18 +65,28 @@ class SurrogateSampling(Sampling):
     )
 
 
-class Evaluation(Section):
+class ScoreSettings(Section):
+    """What a score depends on besides the two sets of images."""
+
+    features: FeaturesName = "pixels"
+    neighbours: int = Field(3, ge=1, description="k of precision, recall, density, coverage and the k-NN label vote.")
+    manifold_reference: int | None = Field(
+        None, ge=2, description="Reference images of precision, recall, density and coverage; null takes all."
+    )
+    kid_subset_size: int = Field(
+        250, ge=2, description="Images of each of the disjoint subsets that KID averages over."
+    )
+    inception_splits: int = Field(10, ge=1, description="Parts over which the inception score is averaged.")
+    bootstrap: int = Field(100, ge=0, description="Resamples for the 95 % intervals; 0 makes none.")
+    seed: int = Field(0, ge=0, description="Of subsets, splits and resamples.")
+
+
+class Evaluation(ScoreSettings):
     """Scores of one set of samples against a dataset."""
 
     samples: Name = Field(description="A key of samplings or surrogate_samplings.")
     dataset: Name = Field(description="A key of datasets: the reference images.")
     split: Split = Field(Split.TRAIN, description="The part of the dataset that is the reference.")
-    features: Features = Field(Features.PIXELS, description="pixels: grey levels in [0, 1], flattened.")
-    neighbours: int = Field(3, ge=1, description="k of the precision and recall manifolds.")
-    kid_subsets: int = Field(100, ge=1, description="Random subsets that KID averages over.")
-    kid_subset_size: int = Field(250, ge=2, description="Images per KID subset.")
-    inception_splits: int = Field(10, ge=1, description="Parts over which the inception score is averaged.")
-    seed: int = Field(0, ge=0, description="Of the subsets and splits.")
 
 
 class Likelihood(Section):
@@ -61,8 +94,11 @@ class Likelihood(Section):
 
     model: Name = Field(description="A key of models, mixtures or imports.")
     dataset: Name = Field(description="A key of datasets.")
-    split: Split = Field(Split.TEST, description="train or test.")
-    images: int | None = Field(None, ge=1, description="How many, from the first; null takes all.")
+    split: Splits = Field(Splits.TEST, description="train, test, or both and the gap between them.")
+    images: int | None = Field(None, ge=1, description="How many of each split, from the first; null takes all.")
+    checkpoints: Checkpoints = Field(
+        Checkpoints.FINAL, description="final, or all: every snapshot kept by training.snapshot_every besides."
+    )
     steps: int | None = Field(
         None,
         ge=1,
@@ -72,3 +108,12 @@ class Likelihood(Section):
     weights: Weights = Field(Weights.EMA, description="ema or raw.")
     batch_size: int = Field(128, ge=1, description="Images at once; the result does not depend on it.")
     seed: int = Field(0, ge=0, description="Of the one noise draw per image and timestep.")
+
+
+class Report(Section):
+    """The page that gathers the pipeline's results."""
+
+    title: str = Field("Report", min_length=1, description="Of the page.")
+    published: dict[Name, str] = Field(
+        {}, description="Evaluation or likelihood -> published result beside which it is shown, as TABLE/ROW."
+    )

@@ -164,9 +164,7 @@ class Stage:
             "stage": self.address,
             "params": self.entry.model_dump(mode="json") if self.entry else {},
             "inputs": self.inputs,
-            "git_commit": git_commit(self.root),
-            "versions": {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}
-            | {"python": platform.python_version()},
+            **software(self.root),
             "seconds": round(time.monotonic() - self._started, 3),
         }
 
@@ -260,6 +258,12 @@ def git_commit(root: Path) -> str:
         text=True,
     )
     return described.stdout.strip() if described.returncode == 0 else ""
+
+
+def software(root: Path) -> dict[str, Any]:
+    """The project's commit and the versions of what results depend on."""
+    versions = {name: importlib.metadata.version(name) for name in RECORDED_PACKAGES}
+    return {"git_commit": git_commit(root), "versions": versions | {"python": platform.python_version()}}
 
 
 def say(message: str) -> None:

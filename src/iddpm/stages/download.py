@@ -1,29 +1,57 @@
-"""Fetching public datasets; the network is used only when the user asks for it."""
+"""Fetching public files; the network is used only when the user asks for it."""
 
+import hashlib
 import http.client
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
-from iddpm.data.sources.cifar10 import ARCHIVE, MD5, md5_of
+from iddpm.data.sources.cifar10 import ARCHIVE, MD5
 from iddpm.errors import UserError
+from iddpm.evaluation.features.inception import SHA256, WEIGHTS
 
 CIFAR10_URL = f"https://www.cs.toronto.edu/~kriz/{ARCHIVE}"
+INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS}"
 MB = 10**6
-CIFAR10_MB = 171
 TIMEOUT_S = 30
 
 
 def download_cifar10(folder: Path, url: str = CIFAR10_URL) -> Iterator[int]:
-    """Put the published archive into `folder`; yields the megabytes fetched so far, rounded up, of CIFAR10_MB.
+    """Put the published archive of CIFAR-10 into `folder`, as `fetch` does."""
+    return fetch(url, folder / ARCHIVE, "md5", MD5[ARCHIVE])
 
-    Whatever happens, the archive is there whole with the right md5, or as before. Nothing is fetched when it is
+
+def download_inception(folder: Path, url: str = INCEPTION_URL) -> Iterator[int]:
+    """Put the weights of the Inception network of published FIDs into `folder`, as `fetch` does."""
+    return fetch(url, folder / WEIGHTS, "sha256", SHA256)
+
+
+class Download(NamedTuple):
+    """What can be fetched: its name for the user, its folder below data/raw, its size."""
+
+    title: str
+    folder: str
+    megabytes: int
+    fetch: Callable[[Path], Iterator[int]]
+
+
+DOWNLOADS = {
+    "cifar10": Download("CIFAR-10", "cifar10", 171, download_cifar10),
+    "inception": Download("The Inception network of published FIDs", "features", 96, download_inception),
+}
+
+
+def fetch(url: str, path: Path, algorithm: str, digest: str) -> Iterator[int]:
+    """Put the published file at `path`; yields the megabytes fetched so far, rounded up.
+
+    Whatever happens, the file is there whole with the right digest, or as before. Nothing is fetched when it is
     there already. UserError when the address cannot be reached or sends another file.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    archive, partial = folder / ARCHIVE, folder / f"{ARCHIVE}.part"
-    if _is_published(archive):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_file() and _digest(path, algorithm) == digest:
         return
+    partial = path.with_name(f"{path.name}.part")
     fetched = 0
     try:
         with open(partial, "wb") as stream:
@@ -31,18 +59,16 @@ def download_cifar10(folder: Path, url: str = CIFAR10_URL) -> Iterator[int]:
                 stream.write(chunk)
                 fetched += len(chunk)
                 yield -(-fetched // MB)
-        if not _is_published(partial):
-            raise UserError(f"{url}: sent a file whose md5 is not the published {MD5[ARCHIVE]}; nothing was kept")
-        partial.replace(archive)
+        if _digest(partial, algorithm) != digest:
+            raise UserError(f"{url}: sent a file whose {algorithm} is not the published {digest}; nothing was kept")
+        partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def _is_published(path: Path) -> bool:
-    if not path.is_file():
-        return False
+def _digest(path: Path, algorithm: str) -> str:
     with open(path, "rb") as stream:
-        return md5_of(stream) == MD5[ARCHIVE]
+        return hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
 def _chunks(url: str) -> Iterator[bytes]:

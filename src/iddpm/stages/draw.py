@@ -1,7 +1,7 @@
 """Drawing images from a finished model: from noise, or from a surrogate's samples."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
 
@@ -23,10 +23,18 @@ from iddpm.diffusion import (
 )
 from iddpm.errors import UserError, choose
 from iddpm.randomness import PositionalRandom
+from iddpm.stages.batches import Arrays
 from iddpm.stages.models import DiffusionModel, GanModel, Images, Labels
 
-KeptImages = Callable[[int, Callable[[], Images]], Images]
-"""(position of a batch's first image, what draws the batch) -> its images."""
+KeptArrays = Callable[[int, Callable[[], Arrays]], Arrays]
+"""(position of a batch's first image, what draws the batch) -> what it drew."""
+
+FOLLOWED = 8
+"""The first images of a sampling, whose chains are shown."""
+MOMENTS = 8
+"""Of a chain that are shown, its beginning and its end among them."""
+INTERPOLATED = 8
+"""Images from one end of an interpolation to the other."""
 
 
 def to_uint8(x: Tensor) -> Images:
@@ -44,6 +52,17 @@ class Start:
     t_mid: int
     steps: str | None = None
     handover: Handover = Handover.X_START
+
+
+class Drawn(NamedTuple):
+    """Images uint8 [count, H, W, C], and how the first of them came about.
+
+    `denoising`, uint8 [<= FOLLOWED, <= MOMENTS, 2, H, W, C], holds x_t and the x_start predicted from it, from noise to
+    image, evenly over the steps of the last chain that ran: the model's, else a diffusion surrogate's, else None.
+    """
+
+    images: Images
+    denoising: Images | None
 
 
 class Chains(NamedTuple):
@@ -85,9 +104,9 @@ def draw(
     seed: int = 0,
     start: Start | None = None,
     progress: Callable[[int], None] = lambda done: None,
-    kept: KeptImages = lambda first, make: make(),
-) -> Images:
-    """Draw `count` images, uint8 [count, H, W, C]. Image i depends on seed and i, not on count or batch size.
+    kept: KeptArrays = lambda first, make: make(),
+) -> Drawn:
+    """Draw `count` images. Image i depends on seed and i, not on count or batch size.
 
     With a start the chain begins at the surrogate's samples noised by `t_mid` steps; t_mid = 0 returns them alone,
     at the model's size. `progress` is told the number of images finished, a batch's steps as fractions of its images.
@@ -101,7 +120,41 @@ def draw(
         batch = _Batch(positions, batch_labels, sampler, eta, clip, seed, chains, progress)
         finished.append(kept(first, partial(batch.draw, model, start)))
         progress(first + len(positions))
-    return np.concatenate(finished)
+    denoising = [arrays["denoising"] for arrays in finished if "denoising" in arrays]
+    images = np.concatenate([arrays["images"] for arrays in finished])
+    return Drawn(images, np.concatenate(denoising) if denoising else None)
+
+
+@torch.inference_mode()
+def interpolate(
+    model: DiffusionModel, pair: int, *, steps: str, labels: Labels | None, clip: bool = True, seed: int = 0
+) -> Images:
+    """Images uint8 [INTERPOLATED, H, W, C] that DDIM makes of the noise between samples 2 pair and 2 pair + 1.
+
+    The noise goes round on the sphere (Song et al. 2020, section 5.3). All images have the label of the first, so the
+    last is the other sample where `labels`, those of all samples, agree.
+    """
+    positions = torch.tensor([2 * pair, 2 * pair + 1], device=model.device)
+    first, last = PositionalRandom(seed, "sampling/start").normal(positions, model.image_shape)
+    x = spherical_path(first, last, INTERPOLATED)
+    label = None if labels is None else torch.full((len(x),), int(labels[2 * pair]), device=model.device)
+    silence = torch.zeros_like(x)
+    process = model.process.respaced(steps)
+    path = reverse_chain(process, model.denoiser(label), x, lambda step: silence, sampler=Sampler.DDIM, clip=clip)
+    *_, state = path
+    return to_uint8(state.x)
+
+
+def spherical_path(first: Tensor, last: Tensor, count: int) -> Tensor:
+    """`count` evenly spaced points [count, ...] from `first` to `last`, both included, round the origin.
+
+    Between independent normal vectors every point is normal again; those of the straight line would be too short.
+    """
+    cosine = torch.nn.functional.cosine_similarity(first.double().flatten(), last.double().flatten(), dim=0)
+    angle = torch.arccos(cosine)
+    fractions = torch.linspace(0, 1, count, dtype=torch.float64, device=first.device).reshape(-1, *[1] * first.ndim)
+    weights = torch.sin((1 - fractions) * angle), torch.sin(fractions * angle)
+    return ((weights[0] * first + weights[1] * last) / torch.sin(angle)).to(first.dtype)
 
 
 @dataclass
@@ -117,15 +170,17 @@ class _Batch:
     chains: Chains
     progress: Callable[[int], None]
     evaluated: int = 0
+    denoising: list[Images] = field(default_factory=list)
 
-    def draw(self, model: DiffusionModel, start: Start | None) -> Images:
-        """Images uint8 [N, size, size, C]."""
+    def draw(self, model: DiffusionModel, start: Start | None) -> Arrays:
+        """`images` uint8 [N, size, size, C] and, of the sampling's first, `denoising`."""
         x = self._random("start").normal(self.positions, model.image_shape)
         if start is not None and start.t_mid < model.process.timesteps:
             x = self._x_mid(model, start, x)
         if self.chains.lower is not None:
             x = self._walk(model, self.chains.lower, x, "step").x
-        return to_uint8(x)
+        arrays: Arrays = {"images": to_uint8(x)}
+        return arrays | {"denoising": np.stack(self.denoising, axis=1)} if self.denoising else arrays
 
     def _x_mid(self, model: DiffusionModel, start: Start, noise: Tensor) -> Tensor:
         surrogate, t_mid = start.surrogate, start.t_mid
@@ -152,12 +207,24 @@ class _Batch:
             clip=self.clip,
             last_step=last_step,
         )
-        for state in path:
-            last = state
+        first, steps = int(self.positions[0]), process.timesteps - last_step
+        moments = set(np.linspace(0, steps, MOMENTS).round().tolist())
+        self.denoising = []
+        for taken, state in enumerate(path):
+            if taken in moments:
+                self._follow(x, state.x_start)
+            x = state.x
             self.evaluated += 1
             evaluations = self.chains.surrogate_evaluations + self.chains.network_evaluations
-            self.progress(int(self.positions[0]) + len(self.positions) * self.evaluated // evaluations)
-        return last
+            self.progress(first + len(self.positions) * self.evaluated // evaluations)
+        self._follow(x, state.x_start)
+        return state
+
+    def _follow(self, x_t: Tensor, x_start: Tensor) -> None:
+        """Note a moment of the chains that are shown."""
+        shown = FOLLOWED - int(self.positions[0])
+        if shown > 0:
+            self.denoising.append(np.stack([to_uint8(x_t[:shown]), to_uint8(x_start[:shown])], axis=1))
 
     def _random(self, purpose: str) -> PositionalRandom:
         return PositionalRandom(self.seed, f"sampling/{purpose}")
@@ -184,7 +251,7 @@ def draw_images(
         raise UserError(f"eta {eta:g}: only the ddim sampler has it, the sampler is {sampler}")
     try:
         _refuse_skipping(model, steps, chosen)
-        return draw(model, count, steps=steps, labels=asked, sampler=chosen, eta=eta, seed=seed)
+        return draw(model, count, steps=steps, labels=asked, sampler=chosen, eta=eta, seed=seed).images
     except ValueError as error:
         raise UserError(f"steps: {error}") from None
 

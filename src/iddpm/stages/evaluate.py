@@ -1,59 +1,71 @@
-"""evaluate: samples and a dataset -> runs/metrics/NAME.json, with NAME.protocol.json beside it."""
+"""evaluate: samples and a dataset -> scores, and the protocol without which they mean nothing.
 
+The stage writes runs/metrics/NAME.json and the folder runs/evaluations/NAME; `iddpm evaluate` scores any two sets.
+"""
+
+import csv
 import json
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
-from iddpm.data import Card, ShardFolder, to_tensor
+from iddpm.data import Card, ShardFolder
 from iddpm.errors import UserError
-from iddpm.evaluation import CLASSIFIED_SOURCES, score_classes, score_images
-from iddpm.params import Evaluation
-from iddpm.stages.context import Stage, running, say
+from iddpm.evaluation import ScoredSet, Scores, nearest_figure, score
+from iddpm.evaluation.features import FeatureNetwork, open_network
+from iddpm.evaluation.images import ImageSet, NpzImages, ShardImages
+from iddpm.params import Evaluation, ScoreSettings
+from iddpm.stages.context import Stage, running, say, software
+from iddpm.stages.features import features_of
+from iddpm.training.build import resolve_device
 
-Images = npt.NDArray[np.uint8]
-AVERAGED_AT_ONCE = 4096
-"""Images, to bound the memory."""
+FEATURE_NETWORKS = "data/raw/features"
+CACHE = "work/features"
+PROTOCOL, SCORES = "protocol.json", "scores.json"
 
 
 def run(stage: Stage) -> None:
-    """Score one set of samples and write the scores with everything that defines them."""
+    """Score one set of samples against a part of a dataset."""
     evaluation: Evaluation = stage.entry
     samples_path = stage.input(f"runs/samples/{evaluation.samples}")
     shards_path = stage.input(f"data/shards/{evaluation.dataset}")
-    output = f"runs/metrics/{stage.name}.json"
+    stage.input(FEATURE_NETWORKS)
+    metrics, output = f"runs/metrics/{stage.name}.json", f"runs/evaluations/{stage.name}"
     with running(stage):
-        images, labels = _read_samples(samples_path)
-        folder = ShardFolder(shards_path)
-        refuse_other_images(f"evaluations.{stage.name}.samples", images, folder.card)
-        size = images.shape[1]
-        reference = averaged(folder.read_split(evaluation.split)[0], size)
-        say(f"{stage.address}: {len(images)} samples against {len(reference)} images, {evaluation.features}")
-        scores = score_images(images, reference, evaluation)
-        if folder.card.source in CLASSIFIED_SOURCES:
-            real_images, real_labels = folder.read_split("train")
-            scores |= score_classes(images, labels, averaged(real_images, size), real_labels, evaluation)
-        resize = "none" if size == folder.card.size else f"area average {folder.card.size} -> {size}"
-        protocol = _protocol(evaluation, samples_path, len(reference), resize, stage)
-        for path, content in ((output, scores), (protocol_path(output), protocol)):
-            with stage.output_file(path) as file:
-                file.write_text(json.dumps(content, indent=2) + "\n")
-            stage.artifacts.append((path, ""))
-        stage.scores = scores
-        say(f"{stage.address}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+        samples = NpzImages(samples_path / "samples.npz")
+        shards = ShardFolder(shards_path)
+        refuse_other_images(f"evaluations.{stage.name}.samples", samples, shards.card)
+        reference = ShardImages(shards, evaluation.split, samples.shape[0])
+        device = resolve_device(stage.params.compute.device)
+        network = open_network(evaluation.features, stage.root / FEATURE_NETWORKS, device)
+        scores = score_sets(samples, reference, evaluation, network, stage.root / CACHE, device)
+        about = {
+            "reference": {
+                "dataset": evaluation.dataset,
+                "split": evaluation.split.value,
+                "averaged_to": samples.shape[0] if samples.shape[0] != shards.card.size else None,
+                "index_sha256": stage.inputs[f"data/shards/{evaluation.dataset}"],
+            },
+            "samples": json.loads((samples_path / "record.json").read_text()),
+            "record": stage.record(),
+        }
+        with stage.output_folder(output) as folder:
+            write_protocol(folder, samples, reference, evaluation, network, scores, about)
+        with stage.output_file(metrics) as file:
+            file.write_text(json.dumps(scores.values, indent=2) + "\n")
+        stage.scores = scores.values
+        stage.artifacts = [(metrics, ""), (f"{output}/{PROTOCOL}", ""), (f"{output}/nearest.png", "")]
+        for warning in scores.warnings:
+            say(f"{stage.address}: {warning}")
+        say(f"{stage.address}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.values.items()))
 
 
-def protocol_path(metrics_path: str) -> str:
-    """Where the protocol of the scores at `metrics_path` stands."""
-    return metrics_path.removesuffix(".json") + ".protocol.json"
-
-
-def refuse_other_images(key: str, images: Images, card: Card) -> None:
+def refuse_other_images(key: str, samples: ImageSet, card: Card) -> None:
     """The reference has the samples' size, or a multiple of it, which is averaged as for a smaller model's training."""
-    height, width, channels = images.shape[1:]
+    height, width, channels = samples.shape
     if (height, channels) != (width, card.channels) or card.size % width:
         raise UserError(
             f"params.yaml: {key}: images of {height}x{width} pixels and {channels} channels cannot be compared with "
@@ -61,49 +73,114 @@ def refuse_other_images(key: str, images: Images, card: Card) -> None:
         )
 
 
-def averaged(images: Images, size: int) -> Images:
-    """uint8 images [N, H, W, C] averaged over areas to [N, size, size, C], on grey levels."""
-    if images.shape[1] == size:
-        return images
-    parts = []
-    for some in np.array_split(images, -(-len(images) // AVERAGED_AT_ONCE)):
-        grey = (to_tensor(some, torch.device("cpu"), size) + 1) * 127.5
-        parts.append(grey.round().to(torch.uint8).permute(0, 2, 3, 1).numpy())
-    return np.concatenate(parts)
+def score_sets(
+    samples: ImageSet,
+    reference: ImageSet,
+    settings: ScoreSettings,
+    network: FeatureNetwork,
+    cache: Path,
+    device: torch.device,
+) -> Scores:
+    """Features of both sets, from the cache where they are known, and every score of them; UserError names a setting.
 
-
-def _read_samples(path: Path) -> tuple[Any, Any]:
-    file = path / "samples.npz"
+    Both sets have images of one size and number of channels.
+    """
+    if samples.shape != reference.shape:
+        height, width, channels = samples.shape
+        theirs = reference.shape
+        raise UserError(
+            f"{samples.name}: images of {height}x{width} pixels and {channels} channels cannot be compared with "
+            f"{theirs[0]}x{theirs[1]} and {theirs[2]} of {reference.name}"
+        )
+    sets = []
+    for images in (samples, reference):
+        features, probabilities = features_of(images, network, cache)
+        sets.append(
+            ScoredSet(
+                torch.from_numpy(features).to(device),
+                None if probabilities is None else torch.from_numpy(probabilities).to(device),
+                images.labels,
+                images,
+            )
+        )
+    say(f"{samples.name}: {samples.count} images against {reference.count} of {reference.name}, {network.distance}")
     try:
-        with np.load(file, allow_pickle=False) as npz:
-            return npz["arr_0"], npz["arr_1"] if "arr_1" in npz.files else None
-    except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{file}: not a readable sample file ({error})") from None
+        return score(sets[0], sets[1], settings)
+    except ValueError as error:
+        raise UserError(f"{samples.name}: {error}") from None
 
 
-def _protocol(
-    evaluation: Evaluation, samples: Path, reference_images: int, resize: str, stage: Stage
-) -> dict[str, Any]:
-    """Every setting on which the scores depend (who compares two scores compares these)."""
-    made = json.loads((samples / "record.json").read_text())
-    return {
-        "features": evaluation.features.value,
-        "resize": resize,
-        "reference": {
-            "dataset": evaluation.dataset,
-            "split": evaluation.split.value,
-            "images": reference_images,
-            "index_sha256": stage.inputs[f"data/shards/{evaluation.dataset}"],
-        },
-        "images": made["images"],
-        "rounding": made["rounding"],
-        "neighbours": evaluation.neighbours,
-        "kid": {"subsets": evaluation.kid_subsets, "subset_size": evaluation.kid_subset_size},
-        "inception_score": {
-            "splits": evaluation.inception_splits,
-            "classifier": "SVC on pixels (RBF), calibrated, trained on the training split",
-        },
-        "seed": evaluation.seed,
-        "samples": made,
-        "record": stage.record(),
+def evaluate_to_folder(
+    root: Path, samples: ImageSet, reference: ImageSet, settings: ScoreSettings, out: Path, device: torch.device
+) -> Scores:
+    """Score sets from anywhere; scores.json, protocol.json and the nearest neighbours go into a new folder `out`.
+
+    Feature networks and cached features are those of the project at `root`.
+    """
+    if out.exists():
+        raise UserError(f"{out}: exists already; name a folder to be made")
+    network = open_network(settings.features, root / FEATURE_NETWORKS, device)
+    scores = score_sets(samples, reference, settings, network, root / CACHE, device)
+    about = {
+        "reference": {"name": reference.name},
+        "samples": {"name": samples.name, "images": samples.count},
+        "record": software(root),
     }
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    try:
+        write_protocol(temporary, samples, reference, settings, network, scores, about)
+        (temporary / SCORES).write_text(json.dumps(scores.values, indent=2) + "\n")
+        temporary.chmod(0o755)
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return scores
+
+
+def shown_scores(scores: Scores) -> str:
+    """A line for each score with its 95 % interval, then the warnings."""
+    width = max(map(len, scores.values))
+    lines = []
+    for name, value in scores.values.items():
+        low, high = scores.intervals.get(name, (None, None))
+        lines.append(f"{name:{width}}  {value:.6g}" + ("" if low is None else f"  [{low:.6g}, {high:.6g}]"))
+    return "\n".join(lines + [f"note: {warning}" for warning in scores.warnings])
+
+
+def write_protocol(
+    folder: Path,
+    samples: ImageSet,
+    reference: ImageSet,
+    settings: ScoreSettings,
+    network: FeatureNetwork,
+    scores: Scores,
+    about: dict[str, Any],
+) -> None:
+    """protocol.json, and the nearest reference images as a picture and a table."""
+    fixed = settings.model_dump(mode="json", include=set(ScoreSettings.model_fields) - {"features", "bootstrap"})
+    protocol = {
+        "features": network.identity,
+        "images": samples.count,
+        "reference": {"images": reference.count, "sha256": reference.sha256},
+        **fixed,
+        **scores.about,
+    }
+    content = {
+        "distance": network.distance,
+        "protocol": protocol,
+        "samples_sha256": samples.sha256,
+        "intervals": scores.intervals,
+        "bootstrap": settings.bootstrap,
+        "warnings": scores.warnings,
+        **about,
+    }
+    (folder / PROTOCOL).write_text(json.dumps(content, indent=2) + "\n")
+    nearest_figure(samples, reference, scores.nearest, folder / "nearest.png")
+    with open(folder / "nearest.csv", "w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["sample", "nearest_reference", "distance", "ratio"])
+        nearest = scores.nearest
+        rows = zip(nearest.indices[:, 0], nearest.distances[:, 0], nearest.ratio, strict=True)
+        for number, (index, distance, ratio) in enumerate(rows):
+            writer.writerow([number, int(index), f"{float(distance):.6g}", f"{float(ratio):.6g}"])

@@ -13,6 +13,7 @@ OUTPUT_FOLDERS = {
     "runs/models": ("models", "imports", "mixtures"),
     "runs/samples": ("samplings", "surrogate_samplings"),
     "runs/metrics": ("evaluations",),
+    "runs/evaluations": ("evaluations",),
     "runs/likelihoods": ("likelihoods",),
 }
 
@@ -31,7 +32,7 @@ def prune(root: Path) -> list[str]:
         names = {name for group in groups for name in getattr(params, group)}
         for path in sorted((root / folder).glob("*")):
             relative = path.relative_to(root).as_posix()
-            if relative in cached and path.name.removesuffix(".json").removesuffix(".protocol") not in names:
+            if relative in cached and path.name.removesuffix(".json") not in names:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
                 removed.append(relative)
     return removed

@@ -10,9 +10,9 @@ from iddpm.checks import load_params
 from iddpm.errors import UserError
 from iddpm.evaluation.grid import image_grid
 from iddpm.params import Device
+from iddpm.stages.compare import read_evaluation
 from iddpm.stages.context import fingerprint, git_commit
 from iddpm.stages.draw import draw_images
-from iddpm.stages.evaluate import protocol_path
 from iddpm.stages.models import DiffusionModel, Images, Labels
 from iddpm.tracking import predict, register
 from iddpm.training.checkpoint import open_checkpoint
@@ -42,15 +42,11 @@ def _scores(root: Path, model: str, evaluation: str | None) -> tuple[dict[str, f
     sampling = params.samplings.get(samples) or params.surrogate_samplings[samples]
     if sampling.model != model:
         raise UserError(f"--evaluation {evaluation}: scores model {sampling.model}, not {model}")
-    path = root / "runs" / "metrics" / f"{evaluation}.json"
-    if not path.exists():
-        raise UserError(f"{path.relative_to(root)}: missing; `dvc repro evaluate@{evaluation}` makes it first")
-    metrics = json.loads(path.read_text())
-    protocol = json.loads((root / protocol_path(f"runs/metrics/{evaluation}.json")).read_text())
-    made_by = protocol["samples"]["params"]
-    shared = {key: value for key, value in protocol.items() if key not in ("samples", "record")}
+    evaluated = read_evaluation(root, evaluation)
+    made_by = evaluated.about["samples"]["params"]
+    shared = dict(evaluated.about["protocol"])
     shared["sampling"] = {key: value for key, value in made_by.items() if key not in ("model", "surrogate")}
-    return metrics, shared
+    return evaluated.scores, shared
 
 
 def draw_to_file(

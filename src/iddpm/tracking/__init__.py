@@ -7,9 +7,10 @@ from iddpm.tracking.connection import tracking_uri
 from iddpm.tracking.courier import Courier
 from iddpm.tracking.delivery import deliver, deliver_pending
 from iddpm.tracking.record import Pipeline, RunRecord
-from iddpm.tracking.registry import load, predict, register
+from iddpm.tracking.registry import HIGHER_IS_BETTER, load, predict, register
 
 __all__ = [
+    "HIGHER_IS_BETTER",
     "Courier",
     "Pipeline",
     "RunRecord",

@@ -28,11 +28,16 @@ SERVED_MODEL = Path(__file__).with_name("served_model.py")
 REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "webdataset", "ruamel.yaml")
 HIGHER_IS_BETTER = {
     "frechet_distance": False,
+    "frechet_distance_infinity": False,
     "kid": False,
     "bits_per_dim": False,
     "label_accuracy": True,
     "precision": True,
     "recall": True,
+    "density": True,
+    "coverage": True,
+    "authenticity": True,
+    "copies": False,
     "inception_score": True,
 }
 

@@ -35,7 +35,7 @@ class ImageFolder:
         self._dataset, self._folder = dataset, folder
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder; put the images there, or a link to their folder")
-        images, self._others = _image_files(folder)
+        images, self._others = image_files(folder)
         self._files = self._split(images)
         self._labels = read_labels(dataset, folder, self._files)
         self._digests: dict[str, str] = {}
@@ -95,17 +95,18 @@ class ImageFolder:
         return image, self._labels.get(file, 0)
 
 
-def _image_files(folder: Path) -> tuple[list[str], list[str]]:
+def image_files(folder: Path) -> tuple[list[str], list[str]]:
     """Paths below `folder`, '/' between their parts, sorted: those with an image's suffix, and all others.
 
-    The labels file is neither. UserError for a link to a folder: DVC would not notice what changes behind it.
+    The labels file is neither. UserError for a link to a folder: DVC would not notice what changes behind it, and
+    such links can make a loop.
     """
     images: list[str] = []
     others: list[str] = []
     for place, subfolders, names in os.walk(folder):
         if link := next((path for name in sorted(subfolders) if (path := Path(place, name)).is_symlink()), None):
             raise UserError(
-                f"{link}: is a link to a folder, behind which DVC sees no change; put the files themselves there, "
+                f"{link}: is a link to a folder, which is not followed; put the files themselves there, "
                 f"or gather all images elsewhere and make {folder} the link"
             )
         relative = Path(place).relative_to(folder)

@@ -24,20 +24,39 @@ def read_labels(dataset: ImagesDataset, folder: Path, splits: dict[str, list[str
         names = _folder_names(folder, files, depth=0 if dataset.test_every else 1)
     else:
         names = _rows(folder / LABELS_FILE, files)
-    if dataset.labels is Labels.FILE and all(name.isdecimal() for name in names.values()):
-        labels = {file: int(name) for file, name in names.items()}
-        found, shown = max(labels.values()) + 1, f"labels up to {max(labels.values())}"
-    else:
-        classes = sorted(set(names.values()))
-        label_of = {name: label for label, name in enumerate(classes)}
-        labels = {file: label_of[name] for file, name in names.items()}
-        found = len(classes)
-        shown = ", ".join(classes[:NAMES_SHOWN]) + (", ..." if found > NAMES_SHOWN else "")
+    labels, found, shown = _numbered(names, integers=dataset.labels is Labels.FILE)
     if found != dataset.classes:
         raise UserError(
             f"{folder}: has {found} classes ({shown}), but the dataset's parameter classes is {dataset.classes}"
         )
     return labels
+
+
+def found_labels(folder: Path, files: list[str]) -> dict[str, int] | None:
+    """The class of every file, numbered as by `read_labels`; None where the folder shows none.
+
+    Classes are the rows of its labels.csv, else two or more subfolders that all files lie in. UserError names what
+    is wrong with labels.csv.
+    """
+    if (folder / LABELS_FILE).exists():
+        return _numbered(_rows(folder / LABELS_FILE, files), integers=True)[0]
+    if all("/" in file for file in files) and len({file.split("/")[0] for file in files}) > 1:
+        return _numbered(_folder_names(folder, files, depth=0), integers=False)[0]
+    return None
+
+
+def _numbered(names: dict[str, str], *, integers: bool) -> tuple[dict[str, int], int, str]:
+    """The class of every file by the name of its class, the number of classes, and some of them for a message.
+
+    `integers` says that names which are all integers stand for themselves.
+    """
+    if integers and all(name.isdecimal() for name in names.values()):
+        labels = {file: int(name) for file, name in names.items()}
+        return labels, max(labels.values()) + 1, f"labels up to {max(labels.values())}"
+    classes = sorted(set(names.values()))
+    label_of = {name: label for label, name in enumerate(classes)}
+    shown = ", ".join(classes[:NAMES_SHOWN]) + (", ..." if len(classes) > NAMES_SHOWN else "")
+    return {file: label_of[name] for file, name in names.items()}, len(classes), shown
 
 
 def _folder_names(folder: Path, files: list[str], depth: int) -> dict[str, str]:

@@ -1,0 +1,95 @@
+"""A user's own feature network: NAME/network.py in data/raw/features, which defines build(folder) -> nn.Module."""
+
+import contextlib
+import hashlib
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from iddpm.errors import UserError
+from iddpm.evaluation.features.network import ModuleFeatures
+
+FILE = "network.py"
+
+
+class CheckedModule(nn.Module):
+    """A user's module whose errors, and outputs that are no features, become a UserError of one line."""
+
+    def __init__(self, module: nn.Module, file: Path) -> None:
+        super().__init__()
+        self.module, self._file = module, file
+
+    def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        with _user_errors(self._file):
+            outputs = self.module(images)
+        named = {"features": outputs} if isinstance(outputs, Tensor) else {}
+        if isinstance(outputs, tuple | list) and len(outputs) == 2:
+            named = dict(zip(("features", "logits"), outputs, strict=True))
+        if not named or not all(isinstance(output, Tensor) for output in named.values()):
+            raise UserError(
+                f"{self._file}: the network returned {type(outputs).__name__}; it must return a tensor of features, or "
+                "two tensors: features and logits"
+            )
+        for name, output in named.items():
+            if output.ndim != 2 or len(output) != len(images) or not output.is_floating_point():
+                raise UserError(
+                    f"{self._file}: {name} of {len(images)} images are {output.dtype} {list(output.shape)}; they must "
+                    f"be floating point [{len(images)}, number of {name}]"
+                )
+            if not output.isfinite().all():
+                raise UserError(f"{self._file}: {name} are not all finite")
+        return named["features"] if len(named) == 1 else (named["features"], named["logits"])
+
+
+def open_module(folder: Path, device: torch.device) -> ModuleFeatures:
+    """UserError names the file and line when it is missing, fails, or builds no module."""
+    file = folder / FILE
+    if not file.is_file():
+        raise UserError(f"{file}: missing; features: module/{folder.name} needs it")
+    sha256 = _sha256(folder)
+    with _user_errors(file):
+        module = ModuleType(folder.name)
+        module.__file__ = str(file)
+        # compiled here, as an import would write __pycache__ into a folder that evaluations depend on
+        exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
+    if not callable(getattr(module, "build", None)):
+        raise UserError(f"{file}: defines no function build(folder)")
+    with _user_errors(file):
+        network = module.build(folder)
+    if not isinstance(network, nn.Module):
+        raise UserError(f"{file}: build returned {type(network).__name__}, not a torch.nn.Module")
+    identity = {"name": f"module/{folder.name}", "folder_sha256": sha256}
+    return ModuleFeatures(CheckedModule(network, file), identity, f"fd-{folder.name}", device)
+
+
+def _sha256(folder: Path) -> str:
+    """Of every file of the folder, but for what Python keeps there."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and "__pycache__" not in path.parts:
+            with open(path, "rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest.update(f"{path.relative_to(folder).as_posix()}:{content}\n".encode())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def _user_errors(file: Path) -> Iterator[None]:
+    """An error of the user's code, as one line with its place in their files."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        place = str(file)
+        for frame in traceback.extract_tb(error.__traceback__):
+            if Path(frame.filename).is_relative_to(file.parent):
+                place = f"{frame.filename}: line {frame.lineno}"
+        if isinstance(error, SyntaxError) and error.filename:
+            place = f"{error.filename}: line {error.lineno}"
+        reason = " ".join(str(error).split())
+        raise UserError(f"{place}: {type(error).__name__}" + (f": {reason}" if reason else "")) from None

@@ -1,0 +1,38 @@
+"""Kernel distance (KID, Binkowski et al. 2018): the squared maximum mean discrepancy with a cubic polynomial kernel."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from iddpm.randomness import PositionalRandom
+
+
+def kernel_distance(samples: Tensor, reference: Tensor, subset_size: int, seed: int) -> list[float]:
+    """The unbiased estimate on each of the disjoint subsets of features [N, D] and [M, D].
+
+    As many subsets of `subset_size` as the smaller set holds, taken from seeded permutations; KID is their mean.
+    ValueError when a set holds none.
+    """
+    from torchmetrics.image.kid import poly_mmd
+
+    fewest = min(len(samples), len(reference))
+    if subset_size > fewest:
+        raise ValueError(f"kid_subset_size: {subset_size} is more than the {fewest} images")
+    parts = [
+        _subsets(features, subset_size, PositionalRandom(seed, f"evaluation/kernel/{side}"))
+        for features, side in ((samples, "samples"), (reference, "reference"))
+    ]
+    return [float(poly_mmd(theirs.double(), ours.double())) for ours, theirs in zip(*parts, strict=False)]
+
+
+def _subsets(features: Tensor, size: int, random: PositionalRandom) -> list[Tensor]:
+    order = random.permutation(len(features), 0).to(features.device)
+    return [features[order[first : first + size]] for first in range(0, len(features) - size + 1, size)]
+
+
+def standard_error(values: list[float]) -> float | None:
+    """Of the mean of independent values; None of one alone."""
+    if len(values) < 2:
+        return None
+    return float(torch.tensor(values, dtype=torch.float64).std()) / math.sqrt(len(values))

@@ -1,0 +1,63 @@
+"""Features of a set of images, kept by the content of the images and of the network."""
+
+import hashlib
+import json
+from functools import partial
+from pathlib import Path
+
+import filelock
+import numpy as np
+
+from iddpm.evaluation.features import FeatureNetwork, Features
+from iddpm.evaluation.images import ImageSet
+from iddpm.stages.batches import Arrays, KeptBatches
+from iddpm.stages.context import say
+from iddpm.stages.progress import Progress
+
+IMAGES_PER_FILE = 1000
+"""An interruption loses at most so many."""
+
+
+def features_of(images: ImageSet, network: FeatureNetwork, cache: Path, batch_size: int = 50) -> Features:
+    """The features of all images in order, `batch_size` images through the network at once.
+
+    What was finished earlier is read from `cache`, which has a folder for each pair of images and network. Memory:
+    the features, and IMAGES_PER_FILE images.
+    """
+    key = json.dumps([images.sha256, network.identity, IMAGES_PER_FILE], sort_keys=True)
+    folder = cache / hashlib.sha256(key.encode()).hexdigest()
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(folder / "lock")
+    try:
+        held = lock.acquire(timeout=0)
+    except filelock.Timeout:
+        say(f"features of {images.name}: another process is computing them; waiting for it")
+        held = lock.acquire()
+    with held:
+        return _kept_features(images, network, KeptBatches(folder), batch_size)
+
+
+def _kept_features(images: ImageSet, network: FeatureNetwork, batches: KeptBatches, batch_size: int) -> Features:
+    finished = min(len(batches) * IMAGES_PER_FILE, images.count)
+    progress = Progress(f"features of {images.name}", images.count, "images", first=finished)
+    stream = enumerate(images.batches(IMAGES_PER_FILE))
+
+    def extract(number: int) -> Arrays:
+        pixels = next(pixels for place, pixels in stream if place == number)
+        parts = []
+        for first in range(0, len(pixels), batch_size):
+            parts.append(network(pixels[first : first + batch_size])._asdict())
+            progress.to(max(finished, number * IMAGES_PER_FILE + first + len(parts[-1]["features"])))
+        return _joined(parts)
+
+    files = range(-(-images.count // IMAGES_PER_FILE))
+    arrays = _joined([batches.get(number * IMAGES_PER_FILE, partial(extract, number)) for number in files])
+    progress.close()
+    return Features(arrays["features"], arrays.get("probabilities"))
+
+
+def _joined(parts: list[Arrays]) -> Arrays:
+    """One after the other; without what is None."""
+    return {
+        name: np.concatenate([part[name] for part in parts]) for name, array in parts[0].items() if array is not None
+    }

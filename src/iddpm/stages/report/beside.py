@@ -1,0 +1,215 @@
+"""Results beside published ones, and what keeps them from being compared."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from iddpm.evaluation.published import (
+    INCEPTION,
+    Difference,
+    Protocol,
+    PublishedResult,
+    Score,
+    comparable,
+    published_result,
+)
+from iddpm.stages.report.blocks import Block, Cell, Column, Fold, Table, Text, joined, number
+from iddpm.stages.report.gather import Evaluated, Json, Likelihood, Results
+
+TITLES: dict[Score, str] = {
+    "fid": "FID",
+    "is": "IS",
+    "precision": "precision",
+    "recall": "recall",
+    "nll": "bits/dim",
+    "samples_per_s": "samples/s",
+    "training_hours": "training hours",
+    "relative_time": "relative training time",
+}
+OF_VALUES: dict[Score, str] = {
+    "fid": "frechet_distance",
+    "is": "inception_score",
+    "precision": "precision",
+    "recall": "recall",
+}
+VERDICTS = {
+    True: ("comparable", "good", ""),
+    False: ("not comparable", "bad", "≠ "),
+    None: ("not certain", "unsure", "? "),
+}
+LEGEND = "≠ marks what cannot be compared with the published number, ? what may not be: the source is silent."
+OPEN = 2
+"""Lists of differences that are open at first; the reader opens more of them at will."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """One of our results and the published one that params.yaml sets beside it."""
+
+    name: str
+    kind: str
+    published: PublishedResult
+    scores: dict[Score, Cell]
+    differences: list[Difference]
+
+
+def beside_published(results: Results) -> list[Block]:
+    """A table for each published one: its rows, ours below them, and every difference of protocol."""
+    pairs = list(_pairs(results))
+    if not pairs:
+        return []
+    blocks: list[Block] = [
+        Text(
+            "Two numbers are comparable when nothing that bears on them differs: the images, their size, the feature "
+            "network, how many images were scored against which. Steps, objective and the like are what one compares."
+        )
+    ]
+    tables: dict[str, list[Pair]] = {}
+    for pair in pairs:
+        tables.setdefault(pair.published.source, []).append(pair)
+    for source, members in tables.items():
+        blocks += [_table(source, members), *(_differences(pair, len(pairs) <= OPEN) for pair in members)]
+    return blocks
+
+
+def _pairs(results: Results) -> Iterator[Pair]:
+    evaluations = {evaluated.name: evaluated for evaluated in results.evaluations}
+    likelihoods = {likelihood.name: likelihood for likelihood in results.likelihoods}
+    for name, row in results.params.report.published.items():
+        published = published_result(row)
+        if name in evaluations:
+            cells = _evaluation_cells(evaluations[name], published)
+            ours = _of_evaluation(results, evaluations[name])
+            yield Pair(name, "evaluation", published, cells, published.differences(ours, cells))
+        if name in likelihoods and "nll" in published.scores:
+            likelihood = likelihoods[name]
+            error = likelihood.values["bits_per_dim_standard_error"]
+            note = "" if error is None else f"± {number(error, 2)}"
+            cells = {"nll": Cell(number(likelihood.values["bits_per_dim"]), note)}
+            ours = _of_likelihood(results, likelihood)
+            yield Pair(name, "likelihood", published, cells, published.differences(ours, cells))
+
+
+def _evaluation_cells(evaluated: Evaluated, published: PublishedResult) -> dict[Score, Cell]:
+    """Those of its scores that the published result has too."""
+    cells: dict[Score, Cell] = {}
+    for score in published.scores:
+        key = OF_VALUES.get(score)
+        if key in evaluated.values:
+            interval = evaluated.intervals.get(key)
+            note = "" if interval is None else f"{number(interval[0], 3)} to {number(interval[1], 3)}"
+            note = ", ".join(filter(None, [evaluated.about["distance"] if score == "fid" else "", note]))
+            cells[score] = Cell(number(evaluated.values[key]), note)
+        elif score == "samples_per_s":
+            cells[score] = Cell(number(1 / evaluated.seconds_per_image), evaluated.made["device"])
+    return cells
+
+
+def _of_evaluation(results: Results, evaluated: Evaluated) -> Protocol:
+    protocol, reference = evaluated.about["protocol"], evaluated.about["reference"]
+    card, distance = results.cards[reference["dataset"]], evaluated.about["distance"]
+    return Protocol(
+        dataset=card["source"],
+        size=reference.get("averaged_to") or card["size"],
+        features=INCEPTION if distance == "FID" else distance.removeprefix("fd-"),
+        images=protocol["images"],
+        reference_split=reference["split"],
+        reference_images=protocol["reference"]["images"],
+        manifold_reference=protocol["manifold_reference"] or protocol["reference"]["images"],
+        neighbours=protocol["neighbours"],
+        inception_splits=protocol["inception_splits"],
+        hardware=evaluated.made["device"],
+        weights=evaluated.sampling["weights"],
+        start=evaluated.start,
+        sampler=evaluated.sampler,
+        steps=evaluated.made["network_evaluations"],
+        **_of_model(results.models[evaluated.sampling["model"]]),
+    )
+
+
+def _of_likelihood(results: Results, likelihood: Likelihood) -> Protocol:
+    card, about = results.cards[likelihood.dataset], results.models[likelihood.model]
+    return Protocol(
+        dataset=card["source"],
+        size=_architecture(about).get("size") or card["size"],
+        likelihood_split=likelihood.shown_split,
+        likelihood_terms=likelihood.terms,
+        weights=likelihood.protocol["weights"],
+        **_of_model(about),
+    )
+
+
+def _architecture(about: Json) -> Json:
+    """Of a model; the parts of a mixture have one process and one kind of images."""
+    architecture: Json = about["architectures"]["middle"] if "architectures" in about else about["architecture"]
+    return architecture
+
+
+def _of_model(about: Json) -> Json:
+    """What a checkpoint knows of the keys of a protocol."""
+    architecture, params = _architecture(about), about["params"]
+    known = {
+        "timesteps": architecture["diffusion"]["timesteps"],
+        "schedule": architecture["diffusion"]["schedule"],
+        "conditioning": architecture["network"]["conditioning"],
+    }
+    if training := params.get("training"):
+        known |= {"objective": objective_of(training), "iterations": training["steps"]}
+    elif "within" in params:
+        known["objective"] = f"{params['middle']}, {params['ends']} within {params['within']} steps of both ends"
+    return known
+
+
+def objective_of(training: Json) -> str:
+    """The objective of a training and how its timesteps were drawn, in one phrase."""
+    parts = [training["objective"]]
+    if training["timestep_sampling"] != "uniform":
+        parts.append("importance-sampled")
+    if training["extra_measurements"]:
+        parts.append(f"+{training['extra_measurements']}")
+    return ", ".join(parts)
+
+
+def _table(source: str, pairs: list[Pair]) -> Table:
+    scores = [score for score in TITLES if any(score in pair.published.scores for pair in pairs)]
+    rows: list[list[Cell]] = []
+    ours: set[int] = set()
+    for published in dict.fromkeys(pair.published.name for pair in pairs):
+        members = [pair for pair in pairs if pair.published.name == published]
+        known = members[0].published.scores
+        values = [Cell(number(known[score]) if score in known else "") for score in scores]
+        rows.append([Cell(published.partition("/")[2], "published"), *values, Cell("")])
+        for pair in members:
+            ours.add(len(rows))
+            cells = [_our_cell(pair, score) for score in scores]
+            rows.append([Cell(f"`{pair.name}`", f"ours, {pair.kind}"), *cells, _verdict(pair)])
+    columns = [Column("result", False), *(Column(TITLES[score]) for score in scores), Column("verdict", False)]
+    return Table(columns, rows, f"Published: {source}. {LEGEND}", frozenset(ours))
+
+
+def _our_cell(pair: Pair, score: Score) -> Cell:
+    if score not in pair.scores:
+        return Cell("")
+    _, _, sign = VERDICTS[comparable(score, pair.differences)]
+    return Cell(sign + pair.scores[score].text, pair.scores[score].note)
+
+
+def _verdict(pair: Pair) -> Cell:
+    """Of all scores together: comparable only if each is."""
+    verdicts = [comparable(score, pair.differences) for score in pair.scores]
+    worst = False if False in verdicts else None if None in verdicts else True
+    text, mark, _ = VERDICTS[worst]
+    bearing = [one.aspect.name for one in pair.differences if one.aspect.bears_on and one.same is worst]
+    note = ("differs: " if worst is False else "not known: ") + joined(bearing, 8) if bearing else ""
+    return Cell(text, note, mark)
+
+
+def _differences(pair: Pair, unfolded: bool) -> Fold:
+    rows = []
+    for one in sorted(pair.differences, key=lambda one: not one.aspect.bears_on):
+        concerned = [TITLES[score] for score in TITLES if score in one.aspect.bears_on and score in pair.scores]
+        mark = ("unsure" if one.same is None else "bad") if concerned else ""
+        bears = Cell(joined(concerned, 8), mark=mark) if concerned else Cell("how it was made")
+        rows.append([Cell(one.aspect.name), Cell(one.published), Cell(one.ours), bears])
+    columns = [Column(title, False) for title in ("aspect", "published", "ours", "bears on")]
+    title = f"{pair.kind.capitalize()} `{pair.name}` and {pair.published.name}: {len(rows)} differences"
+    return Fold(title, [Table(columns, rows)] if rows else [Text("None.")], unfolded)

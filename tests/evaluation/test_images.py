@@ -1,0 +1,219 @@
+"""Sets of images: the same wherever they are kept, read as a stream, refused by name when something is wrong."""
+
+import tracemalloc
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from iddpm.data import ShardFolder, open_source, write_shards
+from iddpm.errors import UserError
+from iddpm.evaluation.images import ArrayImages, FolderImages, ImageSet, NpzImages, ShardImages, open_images
+from iddpm.params import DigitsDataset
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with the digits in data/shards."""
+    root = tmp_path_factory.mktemp("project")
+    dataset = DigitsDataset(source="digits", images_per_block=64, images_per_shard=130)
+    list(write_shards(open_source(dataset, root), dataset, root / "data" / "shards" / "digits"))
+    return root
+
+
+@pytest.fixture(scope="module")
+def shards(project: Path) -> ShardFolder:
+    return ShardFolder(project / "data" / "shards" / "digits")
+
+
+def write_pngs(images: np.ndarray, folder: Path) -> None:
+    folder.mkdir(parents=True)
+    for i, image in enumerate(images):
+        PIL.Image.fromarray(image.squeeze()).save(folder / f"{i:04d}.png")
+
+
+def test_the_same_images_are_the_same_set_wherever_they_are_kept(shards: ShardFolder, tmp_path: Path) -> None:
+    images, labels = shards.read_split("test")
+    np.savez(tmp_path / "stored.npz", images, labels)
+    np.savez_compressed(tmp_path / "deflated.npz", arr_0=images[..., 0], arr_1=labels.astype(np.uint8))
+    write_pngs(images, tmp_path / "pngs")
+    rows = "".join(f"{i:04d}.png,{label}\n" for i, label in enumerate(labels))
+    (tmp_path / "pngs" / "labels.csv").write_text("file,label\n" + rows)
+    sets: list[ImageSet] = [
+        ShardImages(shards, "test"),
+        NpzImages(tmp_path / "stored.npz"),
+        NpzImages(tmp_path / "deflated.npz"),
+        FolderImages(tmp_path / "pngs"),
+        ArrayImages(images, labels),
+    ]
+    for found in sets:
+        assert (found.count, found.shape) == (299, (8, 8, 1))
+        assert found.labels is not None and found.labels.dtype == np.int64 and (found.labels == labels).all()
+        for size in (100, 128, 1000):  # shards hold 130 images
+            batches = list(found.batches(size))
+            assert {len(batch) for batch in batches[:-1]} <= {size} and np.array_equal(np.concatenate(batches), images)
+        assert np.array_equal(found.take([298, 3, 3]), images[[298, 3, 3]]) and found.take([]).shape == (0, 8, 8, 1)
+    assert len({found.sha256 for found in sets}) == 1
+    others = (images[::-1], images[:-1], images.reshape(299, 4, 16, 1))
+    assert len({sets[0].sha256, *(ArrayImages(other).sha256 for other in others)}) == 4
+    for found in (sets[0], sets[1]):
+        with pytest.raises(IndexError):
+            found.take([299])
+
+
+def test_images_of_an_npz_are_read_in_bounded_memory(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "large.npz", np.zeros((4096, 64, 64, 3), np.uint8))
+    tracemalloc.start()
+    images = NpzImages(tmp_path / "large.npz")
+    assert sum(len(batch) for batch in images.batches(16)) == images.count == 4096
+    assert images.sha256 and tracemalloc.get_traced_memory()[1] < 15e6  # of 50 MB
+    tracemalloc.stop()
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path("should-not-exist"),))
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"mu": np.zeros(4), "sigma": np.eye(4)}, "holds the statistics mu and sigma of features, and no images"),
+        ({"images": noise(2, 8, 8, 3), "names": np.zeros(2)}, r"has no array arr_0, .* \(images, names\)$"),
+        ({"arr_0": np.zeros((2, 8, 8, 3), np.float32)}, r"arr_0 is float32 \[2, 8, 8, 3\]; images are uint8"),
+        ({"arr_0": noise(2, 3, 8, 8)}, r"arr_0 is uint8 \[2, 3, 8, 8\]; images are uint8 \[N, height, width, 3\]"),
+        ({"arr_0": noise(2, 8, 8, 4)}, r"arr_0 is uint8 \[2, 8, 8, 4\]"),
+        ({"arr_0": noise(64, 64)}, r"arr_0 is uint8 \[64, 64\]"),
+        ({"arr_0": noise(0, 8, 8, 3)}, r"arr_0 \[0, 8, 8, 3\] holds no image"),
+        (
+            {"arr_0": np.asfortranarray(noise(2, 8, 8, 3))},
+            "arr_0 is stored column by column; save np.ascontiguousarray",
+        ),
+        ({"arr_0": np.array([Malicious()])}, r"arr_0 is object \[1\]"),
+        ({"arr_0": noise(2, 8, 8, 3), "arr_1": np.arange(3)}, r"arr_1 is int64 \[3\]; the labels of 2 images are"),
+        ({"arr_0": noise(2, 8, 8, 3), "arr_1": np.zeros((2, 10))}, r"arr_1 is float64 \[2, 10\]; the labels"),
+        ({"arr_0": noise(2, 8, 8, 3), "arr_1": np.array([Malicious()] * 2)}, "not a readable npz file .*allow_pickle"),
+    ],
+)
+def test_an_npz_without_usable_images_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrays: dict[str, Any], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "x.npz", **arrays)
+    with pytest.raises(UserError, match=rf"x\.npz: {message}") as error:
+        NpzImages(tmp_path / "x.npz")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "should-not-exist").exists()
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_damaged_npz_is_refused(tmp_path: Path, compressed: bool) -> None:
+    path = tmp_path / "x.npz"
+    (np.savez_compressed if compressed else np.savez)(path, noise(200, 8, 8, 3))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"x\.npz: not a readable npz file \(File is not a zip file\)"):
+        NpzImages(path)
+    path.write_bytes(whole[:20_000] + bytes([whole[20_000] ^ 1]) + whole[20_001:])
+    images = NpzImages(path)
+    with pytest.raises(UserError, match=r"x\.npz: not a readable npz file \("):
+        list(images.batches(50))
+    with pytest.raises(UserError, match=r"x\.npz: not a readable npz file \(No such file or directory\)"):
+        path.unlink()
+        NpzImages(path)
+
+
+def test_an_array_that_is_shorter_than_its_header_says_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "arr_0.npy", noise(20, 8, 8, 3))
+    with zipfile.ZipFile(tmp_path / "x.npz", "w") as archive:
+        archive.writestr("arr_0.npy", (tmp_path / "arr_0.npy").read_bytes()[:-5])
+    with pytest.raises(UserError, match=r"arr_0 has 3963 bytes, its header says 3968"):
+        NpzImages(tmp_path / "x.npz")
+
+
+def test_a_folder_with_any_colour_is_colour(tmp_path: Path) -> None:
+    grey, colour = noise(8, 6), noise(8, 6, 3)
+    write_pngs(grey[None], tmp_path / "x")
+    assert FolderImages(tmp_path / "x").shape == (8, 6, 1)
+    (tmp_path / "x" / "deep").mkdir()
+    PIL.Image.fromarray(colour).save(tmp_path / "x" / "deep" / "a.webp", lossless=True)
+    PIL.Image.fromarray(grey).convert("1").save(tmp_path / "x" / "z.png")
+    images = FolderImages(tmp_path / "x")
+    assert images.shape == (8, 6, 3) and images.labels is None
+    first, second, third = next(images.batches(9))
+    assert (first == grey[..., None]).all() and (second == colour).all() and set(third.flatten().tolist()) <= {0, 255}
+
+
+def test_class_subfolders_are_labels(tmp_path: Path) -> None:
+    for name in ("bee", "ant"):
+        write_pngs(noise(2, 8, 8), tmp_path / "x" / name)
+    labels = FolderImages(tmp_path / "x").labels
+    assert labels is not None and labels.tolist() == [0, 0, 1, 1]
+    write_pngs(noise(2, 8, 8), tmp_path / "y" / "all")
+    assert FolderImages(tmp_path / "y").labels is None
+
+
+def test_a_file_that_does_not_fit_in_its_folder_is_named(tmp_path: Path) -> None:
+    write_pngs(noise(3, 64, 64), tmp_path / "x")
+    file = tmp_path / "x" / "0002.png"
+    content = file.read_bytes()
+    file.write_bytes(content[:2000])
+    images = FolderImages(tmp_path / "x")  # its header is whole
+    with pytest.raises(UserError, match=r"x/0002\.png: cannot be used \(.+\)$"):
+        list(images.batches(2))
+    file.write_bytes(b"text")
+    with pytest.raises(UserError, match=r"x/0002\.png: cannot be used \(not a JPEG, PNG or WebP image\)$"):
+        FolderImages(tmp_path / "x")
+    PIL.Image.fromarray(noise(64, 32)).save(file)
+    with pytest.raises(UserError, match=r"x/0002\.png: 64x32 pixels, but 0000\.png has 64x64; images that are"):
+        FolderImages(tmp_path / "x")
+    (tmp_path / "x" / "labels.csv").write_text("file,label\n0000.png,1\n")
+    file.write_bytes(content)
+    with pytest.raises(UserError, match=r"labels\.csv: has no row for 0001\.png"):
+        FolderImages(tmp_path / "x")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="empty: no PNG, JPEG or WebP file in this folder"):
+        FolderImages(tmp_path / "empty")
+
+
+def test_shards_are_averaged_to_a_smaller_size(shards: ShardFolder) -> None:
+    small = ShardImages(shards, "train", 4)
+    images = shards.read_split("train")[0].reshape(-1, 4, 2, 4, 2, 1).astype(float)
+    assert small.shape == (4, 4, 1) and small.count == 1498
+    found = np.concatenate(list(small.batches(1000)))
+    assert np.abs(found - images.mean((2, 4))).max() <= 0.5
+    assert small.sha256 != ShardImages(shards, "train").sha256
+    with pytest.raises(UserError, match="digits/train: 8 pixels cannot be averaged to 3"):
+        ShardImages(shards, "train", 3)
+
+
+def test_what_a_user_names(project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_pngs(noise(3, 8, 8), tmp_path / "pngs")
+    (tmp_path / "runs" / "ours").mkdir(parents=True)
+    np.savez(tmp_path / "runs" / "ours" / "samples.npz", noise(5, 8, 8, 1))
+    PIL.Image.fromarray(noise(80, 80)).save(tmp_path / "runs" / "ours" / "grid.png")
+    counts = {
+        "pngs": 3,
+        "runs/ours": 5,
+        "runs/ours/samples.npz": 5,
+        "digits": 1498,
+        "digits/test": 299,
+        str(project / "data/shards/digits"): 1498,
+        str(project / "data/shards/digits/test"): 299,
+    }
+    assert {text: open_images(text, project).count for text in counts} == counts
+    assert open_images("digits", project, "test").count == 299
+    with pytest.raises(UserError, match=r"digits: has no split valid \(train, test\)$"):
+        open_images("digits/valid", project)
+    with pytest.raises(UserError, match=r"nosuch: no .npz file, folder of images, or dataset .* \(digits\)$"):
+        open_images("nosuch", project)
+    with pytest.raises(UserError, match=r"nosuch\.npz: not a readable npz file \(No such file"):
+        open_images("nosuch.npz", project)

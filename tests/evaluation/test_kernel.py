@@ -1,0 +1,59 @@
+"""KID against torchmetrics, and its standard error against the spread of many draws."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torchmetrics.image.kid import KernelInceptionDistance
+
+from iddpm.evaluation.kernel import kernel_distance, standard_error
+
+
+def drawn(count: int, mean: float, seed: int) -> Tensor:
+    return torch.randn(count, 8, generator=torch.Generator().manual_seed(seed)) + mean
+
+
+class Given(torch.nn.Module):
+    num_features = 8
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.filterwarnings("ignore:Metric `Kernel Inception Distance`")
+def test_one_subset_of_everything_is_torchmetrics() -> None:
+    samples, reference = drawn(60, 0.2, 0), drawn(60, 0.0, 1)
+    metric = KernelInceptionDistance(feature=Given(), subsets=1, subset_size=60).set_dtype(torch.float64)
+    metric.update(reference.double(), real=True)
+    metric.update(samples.double(), real=False)
+    found = kernel_distance(samples, reference, 60, seed=0)
+    assert found == pytest.approx([float(metric.compute()[0])], rel=1e-9)
+    assert standard_error(found) is None
+
+
+def test_subsets_are_disjoint_and_as_many_as_the_smaller_set_holds() -> None:
+    """One sample moved far away is felt in one subset alone."""
+    samples, reference = drawn(75, 0.0, 0), drawn(200, 0.0, 1)
+    before = kernel_distance(samples, reference, 10, seed=3)
+    samples[np.arange(75) == 17] += 50
+    after = kernel_distance(samples, reference, 10, seed=3)
+    assert len(before) == 7
+    assert sum(one != other for one, other in zip(before, after, strict=True)) <= 1
+    assert kernel_distance(samples, reference, 10, seed=4) != after
+
+
+def test_standard_error_is_the_spread_of_many_draws() -> None:
+    """And the mean over draws of one distribution is 0."""
+    values, errors = [], []
+    for seed in range(60):
+        parts = kernel_distance(drawn(300, 0.0, seed), drawn(300, 0.0, 1000 + seed), 30, seed=0)
+        values.append(np.mean(parts))
+        errors.append(standard_error(parts))
+    assert np.mean(errors) == pytest.approx(np.std(values), rel=0.25)
+    assert abs(np.mean(values)) < 3 * np.std(values) / 60**0.5
+
+
+@pytest.mark.parametrize("sizes", [(20, 50), (50, 20)])
+def test_a_subset_larger_than_a_set_is_refused(sizes: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="kid_subset_size: 21 is more than the 20 images"):
+        kernel_distance(drawn(sizes[0], 0, 0), drawn(sizes[1], 0, 1), 21, seed=0)

@@ -1,0 +1,409 @@
+"""The report: what stands on the page, and that it needs nothing beside it."""
+
+import base64
+import csv
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iddpm.checks import load_params
+from iddpm.errors import UserError
+from iddpm.evaluation.grid import image_grid
+from iddpm.stages.context import Stage
+from iddpm.stages.report import run
+
+from ..conftest import ROOT, tiny_params, write_tiny_params
+
+VERSIONS = {"iddpm": "0.1.0", "torch": "2.13.0"}
+DIFFUSION = {"timesteps": 20, "schedule": "cosine", "variance": "learned_range"}
+TRAINING = {
+    "objective": "hybrid", "timestep_sampling": "uniform", "extra_measurements": 0, "steps": 4, "batch_size": 16,
+    "learning_rate": 1e-3, "ema_decay": 0.995,
+}  # fmt: skip
+
+
+class Results:
+    """A project folder with results made up for each entry of its parameters."""
+
+    def __init__(self, root: Path, card: dict[str, Any] | None = None, **changes: Any) -> None:
+        self.root = root
+        root.mkdir(parents=True)
+        shutil.copy(ROOT / "dvc.yaml", root / "dvc.yaml")
+        (root / "src").symlink_to(ROOT / "src")
+        write_tiny_params(root, changes)
+        self.params = load_params(root / "params.yaml")
+        self.card = {"source": "digits", "description": "Digits", "channels": 1, "size": 8, "classes": 10} | (
+            card or {}
+        )
+        self.card |= {"counts": {"train": 1498, "test": 299}, "source_sha256": "5" * 64}
+        for name in self.params.datasets:
+            self.json(f"data/shards/{name}/card.json", self.card)
+            self.json(f"data/shards/{name}/index.json", {})
+        for name in self.params.models:
+            about = {"architecture": {"diffusion": DIFFUSION, "network": {"conditioning": "class"}}}
+            self.trained(f"runs/models/{name}", about | {"kind": "diffusion", "params": {"training": TRAINING}})
+        for name in self.params.surrogates:
+            self.trained(f"runs/surrogates/{name}", {"kind": "sngan", "params": {"steps": 2, "batch_size": 16}})
+        for name in (*self.params.samplings, *self.params.surrogate_samplings):
+            self.sampled(name)
+        for number, name in enumerate(self.params.evaluations):
+            self.evaluated(name, {"frechet_distance": 0.25 + number / 8, "precision": 0.5, "label_accuracy": 0.75})
+        for name in self.params.likelihoods:
+            self.likelihood(name)
+
+    def json(self, path: str, content: dict[str, Any]) -> None:
+        (self.root / path).parent.mkdir(parents=True, exist_ok=True)
+        (self.root / path).write_text(json.dumps(content))
+
+    def picture(self, path: str, images: int = 4) -> None:
+        image_grid(np.random.default_rng(0).integers(0, 256, (images, 8, 8, 1), np.uint8), self.root / path)
+
+    def trained(self, folder: str, about: dict[str, Any]) -> None:
+        self.json(f"{folder}/checkpoint.json", about)
+        self.json(f"{folder}/manifest.json", {})
+        names = ("loss", "mse", "vb", "discriminator_loss", "generator_loss")
+        rows = [",".join(("step", *names)), *(f"{step},1.5,1.25,0.5,1,2" for step in (2, 4))]
+        (self.root / folder / "metrics.csv").write_text("\n".join(rows) + "\n")
+
+    def record(self, stage: str) -> dict[str, Any]:
+        return {"stage": stage, "git_commit": "c" * 40, "versions": VERSIONS, "seconds": 1.5}
+
+    def sampled(self, name: str) -> None:
+        sampling = self.params.samplings.get(name) or self.params.surrogate_samplings[name]
+        made = {"images": sampling.count, "sampling_seconds": 2.0, "device": "cpu", "surrogate_evaluations": 0}
+        made |= {"network_evaluations": sampling.steps, "params": sampling.model_dump(mode="json")}
+        made["surrogate_evaluations"] = int(name in self.params.surrogate_samplings)
+        self.json(f"runs/samples/{name}/record.json", self.record(f"sample@{name}") | made)
+        self.picture(f"runs/samples/{name}/grid.png")
+
+    def evaluated(
+        self, name: str, values: dict[str, float], distance: str = "fd-pixels", images: int = 20, **about: Any
+    ) -> None:
+        entry = self.params.evaluations[name]
+        samples = json.loads((self.root / f"runs/samples/{entry.samples}/record.json").read_text())
+        protocol = entry.model_dump(mode="json", exclude={"samples", "dataset", "split", "features", "bootstrap"})
+        protocol |= {"features": {"name": entry.features}, "images": images}
+        protocol["reference"] = {"images": 1498, "sha256": "7" * 64}
+        intervals = {"frechet_distance": [values["frechet_distance"] - 0.0625, values["frechet_distance"] + 0.0625]}
+        content = {
+            "distance": distance,
+            "protocol": protocol,
+            "intervals": intervals,
+            "warnings": [],
+            "samples": samples,
+        }
+        content["reference"] = {"dataset": entry.dataset, "split": entry.split.value, "averaged_to": None}
+        content["record"] = self.record(f"evaluate@{name}") | {"params": {"samples": entry.samples}}
+        self.json(f"runs/evaluations/{name}/protocol.json", content | about)
+        self.json(f"runs/metrics/{name}.json", values)
+
+    def likelihood(self, name: str, **values: Any) -> None:
+        entry = self.params.likelihoods[name]
+        protocol = {"images": 10, "split": entry.split.value, "timesteps": 20, "steps": entry.steps, "clip": True}
+        protocol |= {"evaluated_timesteps": entry.steps or 20, "weights": "ema", "record": self.record("likelihood@x")}
+        scores = {"bits_per_dim": 4.5, "bits_per_dim_standard_error": 0.125, "prior_bits_per_dim": 1e-9}
+        self.json(f"runs/likelihoods/{name}/bits_per_dim.json", scores | values | {"protocol": protocol})
+        self.picture(f"runs/likelihoods/{name}/terms.png")
+
+    def report(self) -> "Report":
+        stage = Stage("report", "", self.root)
+        run(stage)
+        return Report(self.root / "runs" / "report", stage.scores)
+
+
+class Report:
+    """What the stage wrote."""
+
+    def __init__(self, folder: Path, scores: dict[str, float]) -> None:
+        self.folder, self.scores = folder, scores
+        self.html = (folder / "report.html").read_text()
+        self.markdown = (folder / "report.md").read_text()
+
+    def tables(self) -> list[list[list[str]]]:
+        """Those of the Markdown page, as rows of cells."""
+        blocks = re.findall(r"(?:^\|.*\n)+", self.markdown, re.MULTILINE)
+        split = [
+            [line.removeprefix("| ").removesuffix(" |").split(" | ") for line in block.splitlines()] for block in blocks
+        ]
+        return [[header, *rows] for header, _, *rows in split]
+
+    def row(self, start: str) -> dict[str, str]:
+        """The first row that begins so, by the titles of its table."""
+        for header, *rows in self.tables():
+            for row in rows:
+                if row[0].startswith(start):
+                    return dict(zip(header, row, strict=True))
+        raise AssertionError(f"no row {start} in\n{self.markdown}")
+
+
+@pytest.fixture
+def results(tmp_path: Path) -> Callable[..., Results]:
+    return lambda card=None, **changes: Results(tmp_path / "project", card, **changes)
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    more = {"model": "digits", "steps": 10, "count": 20}
+    return Results(
+        tmp_path_factory.mktemp("report") / "project", **{"report.title": "Tiny", "samplings.more": more}
+    ).report()
+
+
+def test_numbers_stand_with_their_intervals_and_origin(report: Report) -> None:
+    assert report.markdown.startswith("# Tiny\n") and "<h1>Tiny</h1>" in report.html
+    row = report.row("`ancestral`")
+    assert row["evaluation"] == "`ancestral` (from noise, ancestral)" and row["network evaluations"] == "5"
+    assert (
+        row["fd-pixels"] == "**0.25** (0.188 to 0.312)"
+        and row["precision"] == "0.5"
+        and row["seconds per image"] == "0.1"
+    )
+    assert "from sngan, t_mid 10" in report.row("`sngan-10`")["evaluation"]
+    assert [report.row(name)["surrogate evaluations"] for name in ("`ancestral`", "`sngan-10`")] == ["0", "1"]
+    assert report.row("`digits`")["bits/dim"] == "4.5 (± 0.12)"
+    for text in ("0.188 to 0.312", "from sngan, t_mid 10", "not an FID", "c" * 40, "5" * 12):
+        assert text in report.html and text in report.markdown
+    assert report.scores == {
+        "ancestral.frechet_distance": 0.25, "ancestral.precision": 0.5, "ancestral.label_accuracy": 0.75,
+        "sngan-10.frechet_distance": 0.375, "sngan-10.precision": 0.5, "sngan-10.label_accuracy": 0.75,
+        "digits.bits_per_dim": 4.5,
+    }  # fmt: skip
+    with open(report.folder / "scores.csv", newline="") as stream:
+        first, second = csv.DictReader(stream)
+    assert first["distance"] == "fd-pixels" and float(second["frechet_distance"]) == 0.375 and first["recall"] == ""
+
+
+class References(HTMLParser):
+    """What a browser would load, and every address of a link."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.links: list[str] = []
+        self.anchors: set[str] = set()
+        self.tags: set[str] = set()
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        given = {name: value or "" for name, value in attributes}
+        self.loaded += [given[name] for name in ("src", "srcset", "data", "poster", "background") if name in given]
+        self.links += [given["href"]] if "href" in given else []
+        self.anchors |= {f"#{given['id']}"} if "id" in given else set()
+
+
+def test_the_page_loads_nothing_and_holds_its_pictures(report: Report) -> None:
+    page = References(report.html)
+    assert set(page.links) == page.anchors and len(page.links) >= 5
+    assert not page.tags & {"script", "link", "iframe", "object", "embed", "base", "form"}
+    assert not re.search(r"@import|url\(", report.html)
+    assert len(page.loaded) == 3 + 1 + 1 + 2  # grids, distance against time, terms, curves of two trainings
+    for address in page.loaded:
+        kind, content = re.fullmatch(r"data:image/(png|svg\+xml);base64,(.+)", address).groups()  # type: ignore[union-attr]
+        data = base64.b64decode(content, validate=True)
+        if kind == "png":
+            Image.open(io.BytesIO(data)).verify()
+        else:
+            assert data.startswith(b"<?xml") and not re.search(rb'(href|src)="(?!#)', data)
+
+
+def test_pictures_lie_beside_the_markdown(report: Report) -> None:
+    pictures = re.findall(r"^!\[.+\]\((.+)\)$", report.markdown, re.MULTILINE)
+    assert {"samples-ancestral-grid.png", "models-digits-metrics.png", "distance_against_time.png"} <= set(pictures)
+    for name in pictures:
+        assert (report.folder / name).stat().st_size > 100
+    assert (report.folder / "distance_against_time.svg").exists()
+
+
+def test_a_picture_of_another_stage_has_its_place(report: Report, results: Callable[..., Results]) -> None:
+    assert "Denoising" not in report.markdown
+    made = results()
+    for path in ("samples/ancestral/denoising", "samples/ancestral/interpolations", "evaluations/ancestral/nearest"):
+        made.picture(f"runs/{path}.png")
+    report = made.report()
+    for title in ("Denoising", "Interpolations", "Nearest training images"):
+        assert f"## {title}\n" in report.markdown and f"<h2>{title}</h2>" in report.html
+    assert (report.folder / "evaluations-ancestral-nearest.png").exists()
+
+
+EVALUATION = {"samples": "ancestral", "dataset": "digits", "kid_subset_size": 10, "inception_splits": 2}
+
+
+def test_other_protocols_share_no_table_figure_or_rank(results: Callable[..., Results]) -> None:
+    lite = EVALUATION | {"features": "lite0"}
+    made = results(**{"evaluations.lite": lite, "evaluations.lite-sngan": lite | {"samples": "sngan-10"}})
+    made.evaluated("lite", {"frechet_distance": 9.0}, "fd-lite0")
+    made.evaluated("lite-sngan", {"frechet_distance": 10.0}, "fd-lite0")
+    report = made.report()
+    headers = [header for header, *_ in report.tables() if header[0] == "evaluation"]
+    assert [[name for name in header if name.startswith("fd-")] for header in headers] == [["fd-pixels"], ["fd-lite0"]]
+    assert report.row("`ancestral`")["fd-pixels"].startswith("**") and report.row("`lite`")["fd-lite0"].startswith("**")
+    assert (
+        "- Lowest fd-pixels, 20 images against the 1,498 train images of digits: **0.25** (`ancestral`"
+        in report.markdown
+    )
+    assert "- Lowest fd-lite0, 20 images against the 1,498 train images of digits: **9** (`lite`" in report.markdown
+    for number, distance in (("", "fd-pixels"), ("_2", "fd-lite0")):
+        drawn = (report.folder / f"distance_against_time{number}.svg").read_text()
+        assert [name for name in ("fd-pixels", "fd-lite0") if f"<!-- {name} -->" in drawn] == [distance]
+
+
+def test_only_merits_have_a_best(results: Callable[..., Results]) -> None:
+    made = results()
+    for name, authenticity, recall in (("ancestral", 0.5, 0.75), ("sngan-10", 1.0, 0.25)):
+        made.evaluated(
+            name, {"frechet_distance": 1.0, "kid": -authenticity, "authenticity": authenticity, "recall": recall}
+        )
+    report = made.report()
+    assert report.row("`ancestral`")["recall"] == "**0.75**" and report.row("`sngan-10`")["recall"] == "0.25"
+    assert report.row("`sngan-10`")["authenticity"] == "1" and report.row("`sngan-10`")["KID × 1000"] == "**-1000**"
+    assert report.row("`ancestral`")["fd-pixels"] == "1 (0.938 to 1.06)"  # a tie
+
+
+def test_a_heading_says_in_which_setting_protocols_differ(results: Callable[..., Results]) -> None:
+    made = results(**{"evaluations.sngan-10.neighbours": 5})
+    report = made.report()
+    for neighbours in (3, 5):
+        assert f"1,498 train images of digits, neighbours {neighbours}" in report.markdown
+    assert len([header for header, *_ in report.tables() if header[0] == "evaluation"]) == 2
+
+
+def test_sampling_seeds_are_shown_as_mean_and_spread(results: Callable[..., Results]) -> None:
+    sampling = {"model": "digits", "steps": 5, "count": 20}
+    made = results(
+        **{
+            "samplings.second": sampling | {"seed": 1, "batch_size": 7},
+            "samplings.fewer": sampling | {"seed": 2, "steps": 4},
+            "evaluations.second": EVALUATION | {"samples": "second"},
+            "evaluations.fewer": EVALUATION | {"samples": "fewer"},
+            "evaluations.again": EVALUATION,
+        }
+    )
+    for name, value in (("ancestral", 0.25), ("second", 0.5), ("again", 0.25), ("fewer", 8.0)):
+        made.evaluated(name, {"frechet_distance": value, "precision": 0.5})
+    row = made.report().row("ancestral, 2 seeds")
+    assert row["fd-pixels"] == "0.375 (± 0.18)" and row["precision"] == "0.5 (± 0)"
+
+
+def test_beside_a_published_number_stand_the_differences(results: Callable[..., Results]) -> None:
+    pairs = {"ancestral": "paper-cifar10/T4000-cosine-hybrid", "digits": "paper-cifar10/T4000-cosine-hybrid"}
+    report = results(**{"report.published": pairs}).report()
+    table = next(table for table in report.tables() if table[0][0] == "result")
+    assert table[0] == ["result", "FID", "bits/dim", "verdict"]
+    assert [row[0] for row in table[1:]] == [
+        "T4000-cosine-hybrid (published)", "`ancestral` (ours, evaluation)", "`digits` (ours, likelihood)",
+    ]  # fmt: skip
+    assert (
+        table[1][1:3] == ["3.19", "3.17"]
+        and table[2][1].startswith("≠ 0.25 (fd-pixels")
+        and table[3][2].startswith("≠ 4.5")
+    )
+    assert table[2][3].startswith("not comparable (differs: dataset, image size, feature network, images generated")
+    assert "Nichol &amp; Dhariwal 2021, table 2" in report.html
+    differences = {row[0]: row[1:3] for table in report.tables() if "published" in table[0] for row in table[1:]}
+    assert differences["dataset"] == ["CIFAR-10", "digits"] and differences["image size"] == ["32", "8"]
+    assert differences["images generated"] == ["50,000", "20"]
+    assert differences["feature network"] == ["2015 Inception", "pixels"]
+    assert differences["T"] == ["4,000", "20"] and differences["training steps"] == ["500,000", "4"]
+
+
+def test_alike_is_called_comparable_and_silence_uncertain(results: Callable[..., Results]) -> None:
+    pairs = {"ancestral": "paper-cifar10/T4000-cosine-hybrid", "sngan-10": "coursework-surrogates/SNGAN-250"}
+    made = results({"source": "cifar10", "size": 32}, **{"report.published": pairs})
+    for name in pairs:
+        about = {"reference": {"dataset": "digits", "split": "train", "averaged_to": None}}
+        made.evaluated(name, {"frechet_distance": 3.0}, "FID", 50_000, **about)
+        path = made.root / f"runs/evaluations/{name}/protocol.json"
+        content = json.loads(path.read_text())
+        content["protocol"]["reference"]["images"] = 50_000
+        path.write_text(json.dumps(content))
+    report = made.report()
+    rows = {row[0].split(" ")[0]: row for table in report.tables() if table[0][0] == "result" for row in table[1:]}
+    assert rows["`ancestral`"][1].startswith("3 (FID") and rows["`ancestral`"][-1] == "comparable"
+    assert rows["`sngan-10`"][1].startswith("? 3") and rows["`sngan-10`"][-1].startswith(
+        "not certain (not known: images"
+    )
+    assert "not an FID" not in report.html
+
+
+def test_what_others_wrote_is_escaped(results: Callable[..., Results]) -> None:
+    made = results({"description": "a|b <i>c</i>"}, **{"report.title": "<b>\"Fish\" & 'chips'</b>"})
+    made.evaluated("ancestral", {"frechet_distance": 1.0}, warnings=["<script>alert(1)</script> *x* [y](http://z)"])
+    report = made.report()
+    assert not References(report.html).tags & {"b", "i", "script"}
+    assert "&lt;b&gt;&#34;Fish&#34; &amp; &#39;chips&#39;&lt;/b&gt;" in report.html
+    assert "&lt;script>alert(1)&lt;/script> \\*x\\* \\[y\\](http://z)" in report.markdown
+    assert report.row("`digits` (digits)")["what"] == "a\\|b &lt;i>c&lt;/i>"
+
+
+def test_likelihoods_of_both_splits_and_all_checkpoints(results: Callable[..., Results]) -> None:
+    made = results(**{"likelihoods.both": {"model": "digits", "dataset": "digits", "split": "both", "images": 10}})
+    both = {"train_bits_per_dim": 4.25, "train_bits_per_dim_standard_error": 0.1, "gap_bits_per_dim": 0.25}
+    made.likelihood("both", **both, gap_bits_per_dim_standard_error=0.05)
+    lines = ["step,split,bits_per_dim,standard_error", "2,train,5.5,0.1", "2,test,5.75,0.2", "4,train,4.25,0.1"]
+    (made.root / "runs/likelihoods/both/checkpoints.csv").write_text("\n".join([*lines, "4,test,4.5,nan"]) + "\n")
+    made.picture("runs/likelihoods/both/checkpoints.png")
+    report = made.report()
+    row = report.row("`both`")
+    assert row["of train"] == "4.25 (± 0.1)" and row["test minus train"] == "0.25 (± 0.05)" and row["split"] == "both"
+    steps = next(table for table in report.tables() if table[0][0] == "training step")
+    assert steps[1:] == [["2", "5.5 (± 0.1)", "5.75 (± 0.2)"], ["4", "4.25 (± 0.1)", "4.5"]]
+    assert "likelihoods-both-checkpoints.png" in report.markdown
+    assert "Bits/dim of test images minus those of training images: **0.25**" in report.markdown
+
+
+def test_an_empty_pipeline_has_a_page(tmp_path: Path) -> None:
+    groups = ("surrogates", "models", "samplings", "surrogate_samplings", "evaluations", "likelihoods", "datasets")
+    report = Results(tmp_path / "project", **{group: {} for group in groups}).report()
+    assert re.findall(r"^## (.+)", report.markdown, re.MULTILINE) == ["Provenance"]
+
+
+def test_a_missing_result_is_named(results: Callable[..., Results]) -> None:
+    made = results()
+    (made.root / "runs/evaluations/ancestral/protocol.json").unlink()
+    with pytest.raises(UserError, match=r"^runs/evaluations/ancestral/protocol.json: missing; `dvc repro report`"):
+        made.report()
+    assert not (made.root / "runs/report").exists()
+
+
+def test_the_same_results_give_the_same_bytes(tmp_path: Path) -> None:
+    folders = [Results(tmp_path / name).report().folder for name in ("first", "second")]
+    contents = [{path.name: path.read_bytes() for path in folder.iterdir()} for folder in folders]
+    assert contents[0] == contents[1] and len(contents[0]) > 8
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (
+            ("ancestral", "paper-cifar10/best"),
+            "'paper-cifar10/best' is no published result; choose paper-cifar10/T1000-",
+        ),
+        (("ancestral", "T4000"), "'T4000' is no published result; choose TABLE/ROW of coursework-T100, "),
+        (
+            ("none", "paper-cifar10/T4000-cosine-vlb"),
+            "'none' is not in evaluations or likelihoods (ancestral, digits, ",
+        ),
+        (("digits", "coursework-steps/50K"), "coursework-steps/50K has no bits/dim to compare a likelihood with"),
+    ],
+)
+def test_unknown_pairs_are_refused_before_anything_runs(tmp_path: Path, pair: tuple[str, str], message: str) -> None:
+    name, result = pair
+    path = write_tiny_params(tmp_path, {"report.published": {name: result}})
+    with pytest.raises(UserError, match=re.escape(f"report.published.{name}: {message}")):
+        load_params(path)
+
+
+def test_known_pairs_are_sound(tmp_path: Path) -> None:
+    pairs = {"ancestral": "coursework-steps/50K", "digits": "paper-cifar10/T4000-cosine-vlb"}
+    assert load_params(write_tiny_params(tmp_path, {"report.published": pairs})).report.published == pairs
+    assert "report" in tiny_params()
