@@ -21,7 +21,7 @@ from iddpm.evaluation.features import open_network
 from iddpm.evaluation.images import ArrayImages
 from iddpm.params import Device, ScoreSettings
 from iddpm.stages.evaluate import CACHE, FEATURE_NETWORKS, score_sets
-from iddpm.training.build import resolve_device
+from iddpm.training.device import resolve_device
 
 Images = npt.NDArray[np.uint8]
 SCORES = ("frechet_distance", "frechet_distance_infinity", "kid", "inception_score", "precision", "recall", "density",

@@ -11,7 +11,7 @@ def test_help_names_every_command(project: Project) -> None:
     text = project.run("iddpm", "--help").stdout
     commands = [
         "preset", "check", "set", "inspect", "download", "stage", "prune", "track", "mlflow", "draw", "invert",
-        "gradient-noise", "register", "import", "export",
+        "gradient-noise", "evaluate", "compare", "export-pngs", "register", "import", "export",
     ]  # fmt: skip
     assert re.findall(r"^\W*([a-z-]+)  +[A-Z]", text, re.MULTILINE) == commands
     for command in ("set", "stage", "draw", "export"):

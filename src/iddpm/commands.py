@@ -153,7 +153,7 @@ def evaluate(
     from iddpm.evaluation.images import open_images
     from iddpm.params import Device, ScoreSettings, Split
     from iddpm.stages.evaluate import evaluate_to_folder, shown_scores
-    from iddpm.training.build import resolve_device
+    from iddpm.training.device import resolve_device
 
     root, part = project_root(), choose("--split", split, Split)
     try:

@@ -70,7 +70,7 @@ def test_nothing_is_overwritten_or_left_behind(root: Path, tmp_path: Path) -> No
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match="out: exists already"):
         evaluate_to_folder(root, images, images, SETTINGS, tmp_path / "out", CPU)
-    with pytest.raises(UserError, match="random: .*neighbours"):
+    with pytest.raises(UserError, match=r"random: neighbours"):
         settings = ScoreSettings(neighbours=70, kid_subset_size=50)
         evaluate_to_folder(root, images, images, settings, tmp_path / "more", CPU)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
@@ -126,9 +126,8 @@ def test_the_commands(project: Project) -> None:
     assert refused.stderr.splitlines()[-1].strip() == "neighbours: 3 and 5"
     missing = project.run(*evaluate, "--samples", "c.npz", "--reference", "b.npz", "--out", "c", check=False)
     assert missing.returncode == 1 and "c.npz" in missing.stderr and len(missing.stderr.splitlines()) == 1
-    unknown = project.run(
-        "iddpm", "evaluate", "--features", "vgg", "--samples", "a.npz", "--reference", "b.npz", "--out", "d", check=False
-    )  # fmt: skip
-    assert unknown.returncode == 1 and "--features vgg: choose lite0, inception, pixels or module/NAME" in unknown.stderr
+    vgg = ("--features", "vgg", "--samples", "a.npz", "--reference", "b.npz", "--out", "d")
+    unknown = project.run("iddpm", "evaluate", *vgg, check=False)
+    assert unknown.returncode == 1 and "vgg: choose lite0, inception, pixels or module/NAME" in unknown.stderr
     project.run("iddpm", "export-pngs", "a.npz", "pngs")
     assert len(list((project.root / "pngs").glob("*.png"))) == 40

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from iddpm.checks.references import MODEL_GROUPS, Named, named_model, reference
 from iddpm.data import Card, known_card
 from iddpm.diffusion import Handover, Sampler, Variance, strided_process, truncated_process, upper_process
+from iddpm.evaluation.features import MOST_PIXEL_FEATURES, PIXELS
 from iddpm.params import (
     Checkpoints,
     Conditioning,
@@ -165,11 +166,19 @@ def check_evaluation(path: str, evaluation: Evaluation, params: Params) -> Itera
     if evaluation.dataset in params.datasets:
         card = known_card(params.datasets[evaluation.dataset])
         if evaluation.split in card.counts:
-            sets[f"{evaluation.split} images of {evaluation.dataset}"] = card.counts[evaluation.split]
+            available = card.counts[evaluation.split]
+            sets[f"{evaluation.split} images of {evaluation.dataset}"] = available
+            if evaluation.manifold_reference is not None and evaluation.manifold_reference > available:
+                yield (
+                    f"{path}.manifold_reference: {evaluation.manifold_reference} is more than the {available} "
+                    f"{evaluation.split} images of {evaluation.dataset}"
+                )
         if sampling is not None:
             yield from _check_comparable(path, evaluation, named_model(sampling.model, params), card)
     if evaluation.manifold_reference is not None and evaluation.neighbours >= evaluation.manifold_reference:
         yield f"{path}.manifold_reference: {evaluation.manifold_reference} is not more than the neighbours"
+    if evaluation.bootstrap == 1:
+        yield f"{path}.bootstrap: 1 resample makes no interval; 0 makes none, 100 will do"
     for what, count in sets.items():
         if evaluation.neighbours >= count:
             yield f"{path}.neighbours: {evaluation.neighbours} neighbours need more than the {count} {what}"
@@ -189,6 +198,9 @@ def _check_comparable(path: str, evaluation: Evaluation, model: Named | None, ca
         )
     elif card.size % model.size:
         yield f"{path}.dataset: its {card.size} pixels are no multiple of the {model.size} of the samples"
+    values = model.size**2 * card.channels
+    if evaluation.features == PIXELS and values > MOST_PIXEL_FEATURES:
+        yield f"{path}.features: pixels of {_images(model.card, model.size)} are {values} features; take lite0"
 
 
 def check_likelihood(path: str, likelihood: Likelihood, params: Params) -> Iterator[str]:

@@ -23,6 +23,7 @@ GAN_CURVES = ("discriminator_loss", "generator_loss")
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b6b6b")
 """Told apart by colour-blind readers too (Okabe and Ito)."""
 MARKERS = ("o", "s", "^", "D")
+LINES = ("-", "--", ":", "-.")
 TICKS = {5: (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), 20: (1, 2, 3, 5), 200: (1, 3), math.inf: (1,)}
 """Of a log axis whose ends have a ratio below the key."""
 LEGEND_INSIDE = 6
@@ -52,9 +53,14 @@ class Point(NamedTuple):
 
 
 def series_styles(names: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Colour and marker of each series by its place, for figures that show some of the same series."""
+    """Colour, marker and line of each series by its place, for figures that show some of the same series."""
+    kinds = len(COLOURS)
     return {
-        name: {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number // len(COLOURS) % len(MARKERS)]}
+        name: {
+            "color": COLOURS[number % kinds],
+            "marker": MARKERS[number // kinds % len(MARKERS)],
+            "linestyle": LINES[number // kinds % len(LINES)],
+        }
         for number, name in enumerate(names)
     }
 
@@ -74,7 +80,7 @@ def compared_training_curves(logs: Mapping[str, Sequence[Mapping[str, Any]]], na
             smallest = math.inf
             for log, rows in logs.items():
                 x, y = ([row[key] for row in rows if name in row] for key in ("step", name))
-                axis.plot(x, y, label=log, color=styles[log]["color"])
+                axis.plot(x, y, label=log, **styles[log] | {"marker": ""})
                 smallest = min(smallest, *y, math.inf)
             axis.set(xlabel="training step", title=name.replace("_", " "))
             if smallest > 0:

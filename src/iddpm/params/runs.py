@@ -77,7 +77,9 @@ class ScoreSettings(Section):
         250, ge=2, description="Images of each of the disjoint subsets that KID averages over."
     )
     inception_splits: int = Field(10, ge=1, description="Parts over which the inception score is averaged.")
-    bootstrap: int = Field(100, ge=0, description="Resamples for the 95 % intervals; 0 makes none.")
+    bootstrap: int = Field(
+        100, ge=0, description="Resamples of the 95 % intervals (the distance's is a jackknife); 0: none."
+    )
     seed: int = Field(0, ge=0, description="Of subsets, splits and resamples.")
 
 

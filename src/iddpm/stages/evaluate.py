@@ -5,6 +5,7 @@ The stage writes runs/metrics/NAME.json and the folder runs/evaluations/NAME; `i
 
 import csv
 import json
+import math
 import shutil
 import tempfile
 from pathlib import Path
@@ -15,12 +16,12 @@ import torch
 from iddpm.data import Card, ShardFolder
 from iddpm.errors import UserError
 from iddpm.evaluation import ScoredSet, Scores, nearest_figure, score
-from iddpm.evaluation.features import FeatureNetwork, open_network
+from iddpm.evaluation.features import MOST_PIXEL_FEATURES, PIXELS, FeatureNetwork, open_network
 from iddpm.evaluation.images import ImageSet, NpzImages, ShardImages
 from iddpm.params import Evaluation, ScoreSettings
 from iddpm.stages.context import Stage, running, say, software
 from iddpm.stages.features import features_of
-from iddpm.training.build import resolve_device
+from iddpm.training.device import resolve_device
 
 FEATURE_NETWORKS = "data/raw/features"
 CACHE = "work/features"
@@ -92,6 +93,9 @@ def score_sets(
             f"{samples.name}: images of {height}x{width} pixels and {channels} channels cannot be compared with "
             f"{theirs[0]}x{theirs[1]} and {theirs[2]} of {reference.name}"
         )
+    values = math.prod(samples.shape)
+    if settings.features == PIXELS and values > MOST_PIXEL_FEATURES:
+        raise UserError(f"{samples.name}: pixels of these images are {values} features; take lite0 or inception")
     sets = []
     for images in (samples, reference):
         features, probabilities = features_of(images, network, cache)

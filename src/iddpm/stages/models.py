@@ -13,8 +13,9 @@ from iddpm.diffusion import Denoiser, GaussianDiffusion
 from iddpm.errors import UserError
 from iddpm.params import Architecture, Conditioning, Device, SnganSurrogate, Weights
 from iddpm.randomness import PositionalRandom
-from iddpm.training.build import build_gan, build_network, build_process, resolve_device
+from iddpm.training.build import build_gan, build_network, build_process
 from iddpm.training.checkpoint import Checkpoint, open_checkpoint
+from iddpm.training.device import resolve_device
 
 Images = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int64]

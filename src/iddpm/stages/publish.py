@@ -1,6 +1,5 @@
 """Finished models beyond the pipeline: into the MLflow registry, and from there or from a folder into pictures."""
 
-import json
 from pathlib import Path
 from typing import Any
 

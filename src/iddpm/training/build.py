@@ -1,15 +1,13 @@
 """From parameters and a dataset card to a network and a process."""
 
-import os
 from typing import Any
 
 import torch
 
 from iddpm.data.sources import Card
 from iddpm.diffusion import GaussianDiffusion, cosine_betas, linear_betas
-from iddpm.errors import UserError
 from iddpm.nets import Discriminator, Generator, SuperResolutionUNet, UNet
-from iddpm.params import Architecture, Conditioning, Device, Diffusion, Schedule, SnganSurrogate
+from iddpm.params import Architecture, Conditioning, Diffusion, Schedule, SnganSurrogate
 
 
 def build_process(diffusion: Diffusion) -> GaussianDiffusion:
@@ -55,20 +53,3 @@ def build_gan(surrogate: SnganSurrogate, card: Card) -> tuple[Generator, Discrim
         torch.manual_seed(surrogate.seed)
         generator = Generator(card.size, card.channels, surrogate.generator_width, surrogate.z_dim, classes)
         return generator, Discriminator(card.size, card.channels, surrogate.discriminator_width, classes)
-
-
-def resolve_device(device: Device) -> torch.device:
-    """The device to use; UserError when CUDA is asked for and absent."""
-    if device is Device.CUDA and not torch.cuda.is_available():
-        raise UserError("compute.device: cuda, but torch sees no GPU here; set it to auto or cpu")
-    if device is Device.CPU or not torch.cuda.is_available():
-        return torch.device("cpu")
-    _ask_for_determinism()
-    return torch.device("cuda", torch.cuda.current_device())
-
-
-def _ask_for_determinism() -> None:
-    """The same kernels in every run: a resumed run must equal an uninterrupted one."""
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.backends.cudnn.benchmark = False
-    torch.use_deterministic_algorithms(True, warn_only=True)

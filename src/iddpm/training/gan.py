@@ -15,8 +15,9 @@ from torch import Tensor
 from iddpm.data import ShardFolder, TrainingStream
 from iddpm.params import Device, SnganSurrogate
 from iddpm.randomness import PositionalRandom
-from iddpm.training.build import build_gan, resolve_device
+from iddpm.training.build import build_gan
 from iddpm.training.checkpoint import Weights
+from iddpm.training.device import resolve_device
 from iddpm.training.ema import update_ema
 from iddpm.training.metrics_log import Meters
 

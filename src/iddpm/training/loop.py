@@ -28,8 +28,9 @@ from iddpm.diffusion import (
 from iddpm.errors import UserError
 from iddpm.params import Architecture, Device, Model, Precision
 from iddpm.randomness import PositionalRandom
-from iddpm.training.build import build_network, build_process, resolve_device
+from iddpm.training.build import build_network, build_process
 from iddpm.training.checkpoint import Weights
+from iddpm.training.device import resolve_device
 from iddpm.training.ema import update_ema
 from iddpm.training.metrics_log import Meters
 

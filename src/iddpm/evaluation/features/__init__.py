@@ -7,9 +7,15 @@ import torch
 from iddpm.evaluation.features.inception import open_inception
 from iddpm.evaluation.features.lite0 import open_lite0
 from iddpm.evaluation.features.module import open_module
-from iddpm.evaluation.features.network import FeatureNetwork, Features, PixelFeatures
+from iddpm.evaluation.features.network import (
+    MOST_PIXEL_FEATURES,
+    PIXELS,
+    FeatureNetwork,
+    Features,
+    PixelFeatures,
+)
 
-__all__ = ["FeatureNetwork", "Features", "PixelFeatures", "open_network"]
+__all__ = ["MOST_PIXEL_FEATURES", "PIXELS", "FeatureNetwork", "Features", "PixelFeatures", "open_network"]
 
 
 def open_network(features: str, folder: Path, device: torch.device) -> FeatureNetwork:

@@ -15,6 +15,11 @@ from iddpm.errors import UserError
 Array = npt.NDArray[np.float32]
 
 
+PIXELS = "pixels"
+MOST_PIXEL_FEATURES = 4096
+"""Grey levels of an image: beyond, covariances of pixels take more time and memory than they tell."""
+
+
 class Features(NamedTuple):
     """Of N images: features float32 [N, D], and class probabilities float32 [N, classes] where there are classes."""
 
@@ -41,7 +46,7 @@ class FeatureNetwork(Protocol):
 class PixelFeatures:
     """The images themselves: grey levels in [0, 1], flattened."""
 
-    identity: dict[str, Any] = {"name": "pixels", "scaling": "x / 255", "resize": "none"}  # noqa: RUF012
+    identity: dict[str, Any] = {"name": PIXELS, "scaling": "x / 255", "resize": "none"}  # noqa: RUF012
     distance = "fd-pixels"
 
     def __call__(self, images: npt.NDArray[np.uint8]) -> Features:

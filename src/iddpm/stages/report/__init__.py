@@ -26,14 +26,19 @@ def run(stage: Stage) -> None:
     results = gather(stage)
     with running(stage):
         with stage.output_folder(OUTPUT) as folder:
-            write_csv(folder / "scores.csv", results.evaluations)
-            write_page(_page(stage, results, folder), folder)
+            write_report(stage, results, folder)
             produced = sorted(path.name for path in folder.glob("distance_*.png"))
         for one in results.evaluations:
             stage.scores |= {f"{one.name}.{key}": one.values[key] for key in TRACKED if key in one.values}
         stage.scores |= {f"{one.name}.bits_per_dim": one.values["bits_per_dim"] for one in results.likelihoods}
         stage.artifacts = [(f"{OUTPUT}/{name}", "") for name in ("report.html", "report.md", "scores.csv", *produced)]
         say(f"report: {OUTPUT}/report.html")
+
+
+def write_report(stage: Stage, results: Results, folder: Path) -> None:
+    """The page, its figures and pictures, and scores.csv."""
+    write_csv(folder / "scores.csv", results.evaluations)
+    write_page(_page(stage, results, folder), folder)
 
 
 def _page(stage: Stage, results: Results, folder: Path) -> Page:

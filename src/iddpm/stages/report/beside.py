@@ -130,7 +130,7 @@ def _of_likelihood(results: Results, likelihood: Likelihood) -> Protocol:
     card, about = results.cards[likelihood.dataset], results.models[likelihood.model]
     return Protocol(
         dataset=card["source"],
-        size=_architecture(about).get("size") or card["size"],
+        size=architecture_of(about).get("size") or card["size"],
         likelihood_split=likelihood.shown_split,
         likelihood_terms=likelihood.terms,
         weights=likelihood.protocol["weights"],
@@ -138,15 +138,15 @@ def _of_likelihood(results: Results, likelihood: Likelihood) -> Protocol:
     )
 
 
-def _architecture(about: Json) -> Json:
-    """Of a model; the parts of a mixture have one process and one kind of images."""
-    architecture: Json = about["architectures"]["middle"] if "architectures" in about else about["architecture"]
+def architecture_of(about: Json) -> Json:
+    """Of a checkpoint's model, {} for an SNGAN; the parts of a mixture have one process and one kind of images."""
+    architecture: Json = about.get("architectures", {}).get("middle") or about.get("architecture", {})
     return architecture
 
 
 def _of_model(about: Json) -> Json:
     """What a checkpoint knows of the keys of a protocol."""
-    architecture, params = _architecture(about), about["params"]
+    architecture, params = architecture_of(about), about["params"]
     known = {
         "timesteps": architecture["diffusion"]["timesteps"],
         "schedule": architecture["diffusion"]["schedule"],

@@ -78,7 +78,7 @@ def draw_training(results: Results, folder: Path) -> tuple[list[Picture], list[P
         _, group, name = path.split("/")
         gan = group == "surrogates" and isinstance(results.params.surrogates[name], SnganSurrogate)
         if not gan:
-            diffusion[name] = rows
+            diffusion[name if group == "models" else f"surrogate {name}"] = rows
         figure = folder / f"{group}-{name}-metrics"
         training_curves(rows, GAN_CURVES if gan else DIFFUSION_CURVES, figure)
         each.append(Picture.of(figure.with_suffix(".png"), f"`{name}`, step {int(rows[-1]['step']):,}"))

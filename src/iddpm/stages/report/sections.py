@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from iddpm.stages.context import Stage
-from iddpm.stages.report.beside import objective_of
+from iddpm.stages.report.beside import architecture_of, objective_of
 from iddpm.stages.report.blocks import Block, Cell, Code, Column, Fold, Picture, Pictures, Table, Text, number
 from iddpm.stages.report.gather import Json, Likelihood, Results
 
@@ -119,7 +119,7 @@ def _checkpoints_table(likelihood: Likelihood) -> Fold:
 
 def training_blocks(results: Results, compared: Sequence[Picture], each: Sequence[Picture]) -> list[Block]:
     """What was trained, and how it went."""
-    rows = [_training_row(name, about) for name, about in (results.models | results.surrogates).items()]
+    rows = [_training_row(name, about) for name, about in (*results.models.items(), *results.surrogates.items())]
     titles = ("model", "dataset", "objective", "T", "schedule", "variance", "steps", "batch", "learning rate", "EMA")
     numbers = ("T", "steps", "batch", "learning rate", "EMA")
     blocks: list[Block] = [Table([Column(title, title in numbers) for title in titles], rows)] if rows else []
@@ -131,14 +131,10 @@ def training_blocks(results: Results, compared: Sequence[Picture], each: Sequenc
 def _training_row(name: str, about: Json) -> list[Cell]:
     params = about["params"]
     training = params.get("training") or {}
-    diffusion = about.get("architecture", {}).get("diffusion") or {}
-    objective = (
-        objective_of(training) if training else {"mixture": "mixture", "diffusion": "imported"}.get(about["kind"])
-    )
-    values: list[Any] = [
-        params.get("dataset", ""), objective or about["kind"], diffusion.get("timesteps", ""),
-        diffusion.get("schedule", ""), diffusion.get("variance", ""),
-    ]  # fmt: skip
+    diffusion = architecture_of(about).get("diffusion", {})
+    kind = {"mixture": "mixture", "diffusion": "imported"}.get(about["kind"], about["kind"])
+    values: list[Any] = [params.get("dataset", ""), objective_of(training) if training else kind]
+    values += [diffusion.get(key, "") for key in ("timesteps", "schedule", "variance")]
     source = training or params  # an SNGAN's parameters are its training's
     values += [source.get(key, "") for key in ("steps", "batch_size", "learning_rate", "ema_decay")]
     return [Cell(f"`{name}`"), *(Cell(value if isinstance(value, str) else number(value)) for value in values)]
@@ -158,7 +154,7 @@ def provenance(stage: Stage, results: Results) -> list[Block]:
     if results.cards:
         blocks.append(_datasets(stage, results.cards))
     blocks += [Fold("Seconds of each stage", [_seconds(results)])] if any(results.records()) else []
-    described = {f"models `{name}`": about for name, about in results.models.items()}
+    described = {f"model `{name}`": about for name, about in results.models.items()}
     described |= {f"surrogate `{name}`": about for name, about in results.surrogates.items()}
     folds: list[Block] = [Fold(f"Parameters of {name}", [_parameters(about)]) for name, about in described.items()]
     return [*blocks, *([Fold("Parameters of the models", folds)] if len(folds) > SHOWN_FIRST else folds)]
@@ -171,13 +167,14 @@ def _parameters(about: Mapping[str, Any]) -> Code:
 def _datasets(stage: Stage, cards: Mapping[str, Json]) -> Table:
     rows = []
     for name, card in cards.items():
-        counts = [number(card["counts"][split]) for split in ("train", "test")]
+        counts = [number(card["counts"].get(split, 0)) for split in ("train", "test")]
+        skipped = sum(card["skipped"].values())
         images = f"{card['size']}×{card['size']}, {card['channels']} channel{'s' if card['channels'] > 1 else ''}"
         hashes = [card["source_sha256"], stage.inputs[f"data/shards/{name}"]]
-        cells = [card["description"], images, str(card["classes"] or "none"), *counts]
-        rows.append(
-            [Cell(f"`{name}`", card["source"]), *map(Cell, cells), *(Cell(f"`{sha[:HASH_SHOWN]}`") for sha in hashes)]
-        )
+        cells = [Cell(f"`{name}`", card["source"])]
+        cells.append(Cell(card["description"], f"{skipped:,} unreadable files skipped" if skipped else ""))
+        cells += [Cell(text) for text in (images, str(card["classes"] or "none"), *counts)]
+        rows.append([*cells, *(Cell(f"`{sha[:HASH_SHOWN]}`") for sha in hashes)])
     titles = ("dataset", "what", "images", "classes", "train", "test", "sha256 of the source", "of the shards' index")
     return Table([Column(title, title in ("classes", "train", "test")) for title in titles], rows)
 

@@ -1,0 +1,25 @@
+"""From the parameter compute.device to a device."""
+
+import os
+
+import torch
+
+from iddpm.errors import UserError
+from iddpm.params import Device
+
+
+def resolve_device(device: Device) -> torch.device:
+    """The device to use; UserError when CUDA is asked for and absent."""
+    if device is Device.CUDA and not torch.cuda.is_available():
+        raise UserError("compute.device: cuda, but torch sees no GPU here; set it to auto or cpu")
+    if device is Device.CPU or not torch.cuda.is_available():
+        return torch.device("cpu")
+    _ask_for_determinism()
+    return torch.device("cuda", torch.cuda.current_device())
+
+
+def _ask_for_determinism() -> None:
+    """The same kernels in every run: a resumed run must equal an uninterrupted one."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(True, warn_only=True)
