@@ -29,6 +29,7 @@ from iddpm.params.models import (
 )
 from iddpm.params.reading import Params, read_params
 from iddpm.params.runs import (
+    FREE_AMONG_SEEDS,
     Checkpoints,
     Evaluation,
     Likelihood,
@@ -40,6 +41,7 @@ from iddpm.params.runs import (
 )
 
 __all__ = [
+    "FREE_AMONG_SEEDS",
     "Architecture",
     "Block",
     "Checkpoints",

@@ -51,6 +51,10 @@ class Sampling(Section):
     )
 
 
+FREE_AMONG_SEEDS = ("seed", "batch_size", "interpolations")
+"""Keys in which samplings may differ and yet be seeds of one thing."""
+
+
 class SurrogateSampling(Sampling):
     """A set of images drawn from a model, started from a surrogate at t_mid; `steps` are taken below t_mid."""
 

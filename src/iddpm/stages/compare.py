@@ -8,6 +8,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 from iddpm.errors import UserError
+from iddpm.params import FREE_AMONG_SEEDS
 from iddpm.stages.context import flatten
 from iddpm.stages.evaluate import PROTOCOL, SCORES
 from iddpm.tracking import HIGHER_IS_BETTER
@@ -92,7 +93,7 @@ def _refuse_other_samples(group: Sequence[Evaluated]) -> None:
 def _sampling(evaluated: Evaluated) -> dict[str, Any]:
     """What made the samples, but for the seed and what does not change them."""
     made = dict(evaluated.about["samples"].get("params", {}))
-    return flatten({key: value for key, value in made.items() if key not in ("seed", "batch_size", "interpolations")})
+    return flatten({key: value for key, value in made.items() if key not in FREE_AMONG_SEEDS})
 
 
 def _row(name: str, first: Sequence[Evaluated], second: Sequence[Evaluated]) -> tuple[str, str, str, str]:

@@ -8,13 +8,11 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-from iddpm.params import Params
+from iddpm.params import FREE_AMONG_SEEDS, Params
 from iddpm.stages.context import Stage, flatten
 from iddpm.training.metrics_log import read_csv
 
 Json = dict[str, Any]
-NOT_OF_THE_SAMPLES = ("seed", "batch_size", "interpolations")
-"""Keys of a sampling that leave another seed's samples samples of the same thing."""
 
 
 @dataclass(frozen=True)
@@ -217,7 +215,7 @@ def _over_seeds(group: Sequence[Evaluated]) -> list[Evaluated]:
     """Mean and standard deviation of evaluations whose samples differ in the seed alone."""
     sets: dict[str, dict[int, Evaluated]] = {}
     for evaluated in group:
-        kept = {key: value for key, value in evaluated.sampling.items() if key not in NOT_OF_THE_SAMPLES}
+        kept = {key: value for key, value in evaluated.sampling.items() if key not in FREE_AMONG_SEEDS}
         same = sets.setdefault(json.dumps(kept, sort_keys=True), {})
         same.setdefault(evaluated.sampling["seed"], evaluated)
     return [_mean(list(seeds.values())) for seeds in sets.values() if len(seeds) > 1]
