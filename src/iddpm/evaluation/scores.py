@@ -234,7 +234,7 @@ def _frechet(scores: Scores, samples: ScoredSet, reference: ScoredSet, settings:
 def _bias_warnings(shape: torch.Size, reference: int, limit: float | None) -> list[str]:
     (count, dimensions), found = shape, []
     if min(count, reference) < LITTLE_BIAS_FROM:
-        extrapolated = "" if limit is None else f"; frechet_distance_infinity {limit:.4g} is without the samples' part"
+        extrapolated = "" if limit is None else "; frechet_distance_infinity is without the samples' part"
         found.append(
             f"frechet_distance is biased upwards with fewer than {LITTLE_BIAS_FROM:,} images "
             f"({count:,} samples, {reference:,} reference images){extrapolated}"
