@@ -5,6 +5,7 @@ Read as a stream, so that memory does not grow with the set.
 
 import contextlib
 import hashlib
+import lzma
 import zipfile
 import zlib
 from abc import ABC, abstractmethod
@@ -47,6 +48,8 @@ class ImageSet(ABC):
     name: str
     count: int
     shape: tuple[int, int, int]
+    note: str = ""
+    """What whoever scores these images should know."""
 
     @property
     @abstractmethod
@@ -109,7 +112,7 @@ class NpzImages(ImageSet):
     def __init__(self, path: Path) -> None:
         self.path, self.name = path, str(path)
         with _npz_errors(path), zipfile.ZipFile(path) as archive:
-            arrays = [name.removesuffix(".npy") for name in archive.namelist()]
+            arrays = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
             if "arr_0" not in arrays:
                 if {"mu", "sigma"} <= set(arrays):
                     raise UserError(
@@ -118,6 +121,11 @@ class NpzImages(ImageSet):
                 raise UserError(f"{path}: has no array arr_0, where images are looked for ({', '.join(arrays)})")
             with archive.open("arr_0.npy") as stream:
                 self.count, self.shape = self._read_header(stream, archive.getinfo("arr_0.npy").file_size)
+        if {"mu", "sigma"} <= set(arrays):
+            self.note = (
+                f"{path} also holds statistics mu and sigma, perhaps of other images than its {self.count:,}; they are "
+                "not used, so the distance is not one to them"
+            )
         if "arr_1" in arrays:
             self.labels = self._read_labels()
 
@@ -172,7 +180,7 @@ def _npz_errors(path: Path) -> Iterator[None]:
     """Whatever a damaged zip file or npy header raises, as a UserError of one line."""
     try:
         yield
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         reason = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
         raise UserError(f"{path}: not a readable npz file ({reason or 'cut short'})") from None
 
@@ -283,6 +291,8 @@ def open_images(text: str, root: Path, split: str = "train") -> ImageSet:
     NAME/test is a split of a dataset whatever `split` says. A folder with samples.npz (runs/samples/NAME) is that
     file. UserError lists the datasets when it is none of these.
     """
+    if not text:
+        raise UserError("no .npz file, folder of images, or dataset is named")
     path, datasets = Path(text), root / "data" / "shards"
     if (path / SAMPLES).is_file():
         return NpzImages(path / SAMPLES)

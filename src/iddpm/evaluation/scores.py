@@ -89,10 +89,11 @@ class Scores:
 def score(samples: ScoredSet, reference: ScoredSet, settings: ScoreSettings) -> Scores:
     """All scores of samples against a reference; the same for the same `settings`, whatever the global generators.
 
-    Intervals tell the chance in the samples (for recall, coverage: in the reference images) at 95 %, and count what
-    they are compared with as fixed. Means over images: percentiles of bootstrap resamples. frechet_distance: normal,
-    from its jackknife, and inception_score: normal, from the spread of its resamples; the resampled values
-    themselves have more bias than the value. kid: Student's t over the subsets.
+    Intervals tell the chance in the samples at 95 %, and count what they are compared with as fixed; the bias of a
+    finite number of samples is not in them. recall and coverage have none: all samples together make the manifold, so
+    that no resampling of images tells their spread; several sampling seeds do. Means over images: percentiles of
+    bootstrap resamples. frechet_distance: normal, from its jackknife, and inception_score: normal, from the spread of
+    its resamples; the resampled values themselves have more bias than the value. kid: Student's t over the subsets.
 
     ValueError, beginning with the setting where one is at fault, when the sets cannot be compared.
     """
@@ -111,8 +112,8 @@ def score(samples: ScoredSet, reference: ScoredSet, settings: ScoreSettings) -> 
         "authenticity": torch.from_numpy(scores.nearest.ratio > 1 + 1e-9).to(comparison.density),
     }
     of_samples |= _label_accuracy(scores, comparison, samples, reference, settings)
-    _means(scores, of_samples, "samples", settings)
-    _means(scores, {"recall": comparison.recall, "coverage": comparison.coverage}, "reference", settings)
+    _means(scores, of_samples, settings)
+    scores.values |= {"recall": float(comparison.recall.mean()), "coverage": float(comparison.coverage.mean())}
     _inception_score(scores, samples, reference, settings)
     _frechet(scores, samples, reference, settings)
     scores.values = {name: scores.values[name] for name in ORDER if name in scores.values}
@@ -159,26 +160,31 @@ def _label_accuracy(
     scores.about["classifier"] = f"vote of the {settings.neighbours} nearest reference images in feature space"
     if samples.labels is None:
         return {}
+    if unknown := sorted(set(samples.labels.tolist()) - set(real.tolist())):
+        raise ValueError(
+            f"label {unknown[0]} is none of the reference's {len(np.unique(real))} classes; number them alike, or leave "
+            "the labels out"
+        )
     voted = vote(real[comparison.nearest.indices[:, : settings.neighbours].cpu().numpy()])
     own = vote(real[comparison.left_out.indices.cpu().numpy()])
     scores.values["label_accuracy_reference"] = float((own == real[comparison.chosen.cpu().numpy()]).mean())
     return {"label_accuracy": torch.from_numpy(voted == samples.labels).to(comparison.density)}
 
 
-def _means(scores: Scores, of_images: dict[str, Tensor], side: str, settings: ScoreSettings) -> None:
+def _means(scores: Scores, of_images: dict[str, Tensor], settings: ScoreSettings) -> None:
     """Each score as the mean over images of its float64 tensor, all of one length."""
     columns = torch.stack(list(of_images.values()), dim=1)
     scores.values |= dict(zip(of_images, columns.mean(0).tolist(), strict=True))
     if settings.bootstrap:
         tail = (1 - CONFIDENCE) / 2
-        resampled = _resampled(lambda counts: counts @ columns / len(columns), columns, side, settings)
+        resampled = _resampled(lambda counts: counts @ columns / len(columns), columns, settings)
         low, high = np.quantile(resampled.cpu().numpy(), (tail, 1 - tail), axis=0).tolist()
         scores.intervals |= dict(zip(of_images, zip(low, high, strict=True), strict=True))
 
 
-def _resampled(statistic: Callable[[Tensor], Tensor], data: Tensor, side: str, settings: ScoreSettings) -> Tensor:
+def _resampled(statistic: Callable[[Tensor], Tensor], data: Tensor, settings: ScoreSettings) -> Tensor:
     """The statistic of bootstrap resamples of the rows of data [N, ...], given as counts [B, N] that add up to N."""
-    random, count, parts = PositionalRandom(settings.seed, f"evaluation/bootstrap/{side}"), len(data), []
+    random, count, parts = PositionalRandom(settings.seed, "evaluation/bootstrap"), len(data), []
     for positions in torch.split(torch.arange(settings.bootstrap), RESAMPLES_AT_ONCE):
         drawn = random.bits(positions, count) % count
         counts = torch.zeros(len(positions), count, dtype=torch.float64)
@@ -200,9 +206,7 @@ def _inception_score(scores: Scores, samples: ScoredSet, reference: ScoredSet, s
     if deviation is not None:
         scores.values["inception_score_std"] = deviation
     if settings.bootstrap:
-        resampled = _resampled(
-            lambda counts: resampled_inception_score(probabilities, counts), probabilities, "samples", settings
-        )
+        resampled = _resampled(lambda counts: resampled_inception_score(probabilities, counts), probabilities, settings)
         scores.intervals["inception_score"] = _normal(value, float(resampled.std()), least=1.0)
 
 

@@ -1,11 +1,14 @@
 """Scores side by side, when they were measured alike."""
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
+
+from scipy import stats
 
 from iddpm.errors import UserError
 from iddpm.params import FREE_AMONG_SEEDS
@@ -31,8 +34,9 @@ class Evaluated:
 def compare(root: Path, first: str, second: str) -> str:
     """A table of two evaluations, each a name, the folder of an `iddpm evaluate`, or several with commas between.
 
-    Several are sampling seeds of one thing: they may differ in their seed alone, and stand as mean and standard
-    deviation. UserError says in which keys the protocols differ.
+    Several are sampling seeds of one thing: they may differ in their seed alone, and stand as their mean. Brackets are
+    95 % intervals: of one set of samples as protocol.json has them, of a mean over seeds Student's t. UserError says in
+    which keys the protocols differ.
     """
     sides = [[read_evaluation(root, name) for name in side.split(",")] for side in (first, second)]
     for group in sides:
@@ -45,7 +49,8 @@ def compare(root: Path, first: str, second: str) -> str:
     rows += [_row(name, *sides) for name in shared]
     about = everyone[0].about
     against = f"{about['protocol']['images']} images against {about['protocol']['reference']['images']}"
-    lines = [f"{against}, distance: {about['distance']}", "", *_aligned(rows)]
+    legend = "in brackets 95 % intervals, in which the bias of so many images is not included"
+    lines = [f"{against}, distance: {about['distance']}; {legend}", "", *_aligned(rows)]
     return "\n".join(lines + _left_out(everyone, shared))
 
 
@@ -54,9 +59,12 @@ def read_evaluation(root: Path, name: str) -> Evaluated:
     folder = Path(name) if (Path(name) / PROTOCOL).is_file() else root / "runs" / "evaluations" / name
     scores = folder / SCORES
     if not scores.is_file():
-        scores = root / "runs" / "metrics" / f"{name}.json"
+        scores = root / "runs" / "metrics" / f"{folder.name}.json"
     try:
-        return Evaluated(name, json.loads(scores.read_text()), json.loads((folder / PROTOCOL).read_text()))
+        evaluated = Evaluated(name, json.loads(scores.read_text()), json.loads((folder / PROTOCOL).read_text()))
+        if not {"protocol", "samples", "intervals", "samples_sha256", "distance"} <= set(evaluated.about):
+            raise ValueError("not the protocol of an evaluation")
+        return evaluated
     except FileNotFoundError as error:
         raise UserError(
             f"{name}: no evaluation ({error.filename} is missing); name one that has run, or a folder that iddpm "
@@ -78,6 +86,8 @@ def refuse_other_protocol(one: Evaluated, other: Evaluated) -> None:
 def _refuse_other_samples(group: Sequence[Evaluated]) -> None:
     """Members of one side are samplings that differ in their seed alone."""
     ours = _sampling(group[0])
+    if len(group) > 1 and not ours:
+        raise UserError(f"{group[0].name}: does not say how its samples were made, so it is no seed of a sampling")
     for other in group[1:]:
         theirs = _sampling(other)
         for key in sorted(ours | theirs):
@@ -112,10 +122,11 @@ def _row(name: str, first: Sequence[Evaluated], second: Sequence[Evaluated]) -> 
 
 
 def _spread(name: str, side: Sequence[Evaluated]) -> tuple[float, float] | None:
-    """One standard deviation either way over seeds; of a single evaluation its 95 % interval."""
+    """The 95 % interval of a single evaluation, or of a mean over seeds."""
     if len(side) > 1:
         values = [evaluated.scores[name] for evaluated in side]
-        return fmean(values) - stdev(values), fmean(values) + stdev(values)
+        reach = float(stats.t.ppf(0.975, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+        return fmean(values) - reach, fmean(values) + reach
     interval = side[0].about["intervals"].get(name)
     return None if interval is None else (interval[0], interval[1])
 

@@ -109,9 +109,11 @@ def score_sets(
         )
     say(f"{samples.name}: {samples.count} images against {reference.count} of {reference.name}, {network.distance}")
     try:
-        return score(sets[0], sets[1], settings)
+        scores = score(sets[0], sets[1], settings)
     except ValueError as error:
         raise UserError(f"{samples.name}: {error}") from None
+    scores.warnings += [images.note for images in (samples, reference) if images.note]
+    return scores
 
 
 def evaluate_to_folder(
@@ -124,15 +126,10 @@ def evaluate_to_folder(
     if out.exists():
         raise UserError(f"{out}: exists already; name a folder to be made")
     network = open_network(settings.features, root / FEATURE_NETWORKS, device)
-    scores = score_sets(samples, reference, settings, network, root / CACHE, device)
-    about = {
-        "reference": {"name": reference.name},
-        "samples": {"name": samples.name, "images": samples.count},
-        "record": software(root),
-    }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    about = {"reference": {"name": reference.name}, "samples": _made(samples), "record": software(root)}
+    temporary = _beside(out)  # before hours of work
     try:
+        scores = score_sets(samples, reference, settings, network, root / CACHE, device)
         write_protocol(temporary, samples, reference, settings, network, scores, about)
         (temporary / SCORES).write_text(json.dumps(scores.values, indent=2) + "\n")
         temporary.chmod(0o755)
@@ -142,8 +139,26 @@ def evaluate_to_folder(
     return scores
 
 
+def _made(samples: ImageSet) -> dict[str, Any]:
+    """How the samples were made, where a record lies beside them."""
+    record = samples.path.with_name("record.json") if isinstance(samples, NpzImages) else None
+    if record is not None and record.is_file():
+        made: dict[str, Any] = json.loads(record.read_text())
+        return made
+    return {"name": samples.name, "images": samples.count}
+
+
+def _beside(out: Path) -> Path:
+    """A temporary folder that can take the name of `out`."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+    except OSError as error:
+        raise UserError(f"{out}: cannot be made ({error.strerror})") from None
+
+
 def shown_scores(scores: Scores) -> str:
-    """A line for each score with its 95 % interval, then the warnings."""
+    """A line for each score with its 95 % interval at this number of images, then the warnings."""
     width = max(map(len, scores.values))
     lines = []
     for name, value in scores.values.items():

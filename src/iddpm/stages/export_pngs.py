@@ -16,7 +16,10 @@ def write_pngs(images: ImageSet, folder: Path) -> Iterator[int]:
     """000000.png, 000001.png, ... in a new folder, and labels.csv where the images have labels; yields their number."""
     if folder.exists():
         raise UserError(f"{folder}: exists already; name a folder to be made")
-    folder.mkdir(parents=True)
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be made ({error.strerror})") from None
     names: list[str] = []
     for batch in images.batches(IMAGES_AT_ONCE):
         for image in batch:

@@ -1,40 +1,49 @@
 """Features of a set of images, kept by the content of the images and of the network."""
 
 import hashlib
+import importlib.metadata
 import json
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import filelock
 import numpy as np
 
+from iddpm.evaluation import features
 from iddpm.evaluation.features import FeatureNetwork, Features
 from iddpm.evaluation.images import ImageSet
 from iddpm.stages.batches import Arrays, KeptBatches
-from iddpm.stages.context import say
+from iddpm.stages.context import fingerprint, say
 from iddpm.stages.progress import Progress
 
 IMAGES_PER_FILE = 1000
 """An interruption loses at most so many."""
 
 
-def features_of(images: ImageSet, network: FeatureNetwork, cache: Path, batch_size: int = 50) -> Features:
+def features_of(images: ImageSet, network: FeatureNetwork, folder: Path, batch_size: int = 50) -> Features:
     """The features of all images in order, `batch_size` images through the network at once.
 
-    What was finished earlier is read from `cache`, which has a folder for each pair of images and network. Memory:
+    What was finished earlier is read from `folder`, which has a folder for each pair of images and network. Memory:
     the features, and IMAGES_PER_FILE images.
     """
-    key = json.dumps([images.sha256, network.identity, IMAGES_PER_FILE], sort_keys=True)
-    folder = cache / hashlib.sha256(key.encode()).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = filelock.FileLock(folder / "lock")
+    key = json.dumps([images.sha256, network.identity, IMAGES_PER_FILE, _code()], sort_keys=True)
+    kept = folder / hashlib.sha256(key.encode()).hexdigest()
+    kept.mkdir(parents=True, exist_ok=True)
+    lock = filelock.FileLock(kept / "lock")
     try:
         held = lock.acquire(timeout=0)
     except filelock.Timeout:
         say(f"features of {images.name}: another process is computing them; waiting for it")
         held = lock.acquire()
     with held:
-        return _kept_features(images, network, KeptBatches(folder), batch_size)
+        return _kept_features(images, network, KeptBatches(kept), batch_size)
+
+
+@cache
+def _code() -> list[str]:
+    """What computes features besides their network's identity: our sources, torch, and the packages of lite0."""
+    packages = ("torch", "efficientnet-lite-pytorch")
+    return [fingerprint(Path(features.__file__).parent), *(importlib.metadata.version(name) for name in packages)]
 
 
 def _kept_features(images: ImageSet, network: FeatureNetwork, batches: KeptBatches, batch_size: int) -> Features:

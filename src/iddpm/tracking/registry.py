@@ -34,9 +34,7 @@ HIGHER_IS_BETTER = {
     "label_accuracy": True,
     "precision": True,
     "recall": True,
-    "density": True,
     "coverage": True,
-    "authenticity": True,
     "copies": False,
     "inception_score": True,
 }

@@ -22,6 +22,7 @@ class CheckedModule(nn.Module):
     def __init__(self, module: nn.Module, file: Path) -> None:
         super().__init__()
         self.module, self._file = module, file
+        self._widths: dict[str, int] | None = None
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         with _user_errors(self._file):
@@ -35,13 +36,17 @@ class CheckedModule(nn.Module):
                 "two tensors: features and logits"
             )
         for name, output in named.items():
-            if output.ndim != 2 or len(output) != len(images) or not output.is_floating_point():
+            if output.ndim != 2 or len(output) != len(images) or not output.is_floating_point() or not output.numel():
                 raise UserError(
                     f"{self._file}: {name} of {len(images)} images are {output.dtype} {list(output.shape)}; they must "
                     f"be floating point [{len(images)}, number of {name}]"
                 )
             if not output.isfinite().all():
                 raise UserError(f"{self._file}: {name} are not all finite")
+        widths = {name: output.shape[1] for name, output in named.items()}
+        if widths != (self._widths or widths):
+            raise UserError(f"{self._file}: the network gave {self._widths} for some images and {widths} for others")
+        self._widths = widths
         return named["features"] if len(named) == 1 else (named["features"], named["logits"])
 
 
@@ -84,7 +89,7 @@ def _user_errors(file: Path) -> Iterator[None]:
         yield
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         place = str(file)
         for frame in traceback.extract_tb(error.__traceback__):
             if Path(frame.filename).is_relative_to(file.parent):

@@ -20,8 +20,9 @@ COMPARED_CURVES = ("mse", "vb")
 LABELLED = 24
 """Points; more labels would hide one another."""
 CAPTIONS = {
-    "distance_against_steps": "Distance to the reference against network evaluations per image, from noise",
-    "distance_against_time": "Speed against quality; labels are network evaluations from noise, or t_mid",
+    "distance_against_steps": "Distance to the reference against network evaluations per image, from noise. "
+    "Bars: 95 % intervals; of a mean over seeds, one standard deviation",
+    "distance_against_time": "Speed against quality; labels are network evaluations, or t_mid. Bars as there",
 }
 
 

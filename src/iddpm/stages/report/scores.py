@@ -155,7 +155,7 @@ def _table(group: Group) -> Table:
     }
     for key in SCORES:
         if any(key in one.values for one in rows):
-            best = _best(key, group.evaluations)
+            best = _best(key, group.independent)
             table[Column(_title(key, group))] = [_score(one, key, best) for one in rows]
     if any(one.surrogate for one in rows):
         table[Column("surrogate evaluations")] = _efforts("surrogate evaluations", rows)
@@ -177,7 +177,9 @@ def _named(one: Evaluated, model: bool) -> Cell:
 
 def _caption(group: Group) -> str:
     first = group.evaluations[0]
-    parts = ["In small print 95 % intervals; marked, the best of each column."]
+    parts = [
+        "In small print 95 % intervals at this number of images (its bias is not in them); marked, the best of each column."
+    ]
     if (ceiling := first.values.get("label_accuracy_reference")) is not None:
         parts.append(f"Label accuracy of the reference images themselves: {number(ceiling, 3)}.")
     if group.distance != "FID":
@@ -215,7 +217,7 @@ def _score(one: Evaluated, key: str, best: float | None) -> Cell:
     if key not in one.values:
         return Cell("")
     shown, value = SCORES[key], one.values[key]
-    mark = "best" if value == best and not one.members else ""
+    mark = "best" if value == best else ""
     note = ""
     if interval := one.intervals.get(key):
         low, high = (shown.factor * end for end in interval)
