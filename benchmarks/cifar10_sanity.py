@@ -3,8 +3,8 @@
     iddpm set 'datasets.cifar10={source: cifar10}' && dvc repro shard@cifar10
     python benchmarks/cifar10_sanity.py
 
-Every set is scored against the first 10,000 training images as they lie in the shards. Takes about half an hour on two
-cores, most of it features, which are cached.
+Every set is scored against the first 10,000 training images as they lie in the shards. Takes about 20 minutes on
+one core, most of it features, which are cached.
 """
 
 import argparse

@@ -217,3 +217,12 @@ def test_what_a_user_names(project: Path, tmp_path: Path, monkeypatch: pytest.Mo
         open_images("nosuch", project)
     with pytest.raises(UserError, match=r"nosuch\.npz: not a readable npz file \(No such file"):
         open_images("nosuch.npz", project)
+
+
+def test_statistics_beside_the_images_are_pointed_out(tmp_path: Path) -> None:
+    """As in OpenAI's reference files, whose mu and sigma are of the whole dataset."""
+    images = np.zeros((2, 4, 4, 3), np.uint8)
+    np.savez(tmp_path / "plain.npz", arr_0=images)
+    np.savez(tmp_path / "virtual.npz", arr_0=images, mu=np.zeros(3), sigma=np.eye(3))
+    assert NpzImages(tmp_path / "plain.npz").note == ""
+    assert "virtual.npz also holds statistics mu and sigma" in NpzImages(tmp_path / "virtual.npz").note

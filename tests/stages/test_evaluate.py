@@ -65,6 +65,37 @@ def test_one_set_has_one_score_whatever_holds_it(root: Path, tmp_path: Path) -> 
     assert len(rows) == 299 and all(0 <= int(row["nearest_reference"]) < 1498 for row in rows)
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [{"neighbours": 4}, {"manifold_reference": 100}, {"kid_subset_size": 40}, {"inception_splits": 5}, {"seed": 1}],
+    ids=str,
+)
+def test_every_setting_is_part_of_the_protocol(root: Path, tmp_path: Path, changed: dict[str, int]) -> None:
+    images = ShardImages(ShardFolder(root / "data/shards/digits"), "test")
+    for name, settings in (("one", SETTINGS), ("other", SETTINGS.model_copy(update=changed))):
+        evaluate_to_folder(root, images, images, settings, tmp_path / name, CPU)
+    with pytest.raises(UserError, match=rf"measured differently:\n(  classifier: .*\n)?  {next(iter(changed))}: "):
+        compare(root, str(tmp_path / "one"), str(tmp_path / "other"))
+
+
+def test_another_reference_is_another_protocol(root: Path, tmp_path: Path) -> None:
+    shards = ShardFolder(root / "data/shards/digits")
+    test, train = (ShardImages(shards, split).take(range(200)) for split in ("test", "train"))
+    for name, reference in (("one", train[:100]), ("other", train[100:])):
+        evaluate_to_folder(root, ArrayImages(test), ArrayImages(reference), SETTINGS, tmp_path / name, CPU)
+    with pytest.raises(UserError, match=r"measured differently:\n  reference.sha256: "):
+        compare(root, str(tmp_path / "one"), str(tmp_path / "other"))
+    with pytest.raises(UserError, match="does not say how its samples were made"):
+        compare(root, f"{tmp_path / 'one'},{tmp_path / 'other'}", str(tmp_path / "one"))
+
+
+def test_labels_the_reference_lacks_are_refused(root: Path, tmp_path: Path) -> None:
+    images = ShardImages(ShardFolder(root / "data/shards/digits"), "test").take(range(100))
+    asked, reference = ArrayImages(images, np.arange(100) + 1000), ArrayImages(images, np.arange(100) % 10)
+    with pytest.raises(UserError, match="label 1000 is none of the reference's 10 classes"):
+        evaluate_to_folder(root, asked, reference, SETTINGS, tmp_path / "out", CPU)
+
+
 def test_nothing_is_overwritten_or_left_behind(root: Path, tmp_path: Path) -> None:
     images = ArrayImages(np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8), name="random")
     (tmp_path / "out").mkdir()
@@ -73,7 +104,10 @@ def test_nothing_is_overwritten_or_left_behind(root: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match=r"random: neighbours"):
         settings = ScoreSettings(neighbours=70, kid_subset_size=50)
         evaluate_to_folder(root, images, images, settings, tmp_path / "more", CPU)
-    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file/more: cannot be made"):
+        evaluate_to_folder(root, images, images, SETTINGS, tmp_path / "file" / "more", CPU)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out"]
 
 
 def test_pngs_are_read_back_by_other_tools(root: Path, tmp_path: Path) -> None:

@@ -162,8 +162,8 @@ def _label_accuracy(
         return {}
     if unknown := sorted(set(samples.labels.tolist()) - set(real.tolist())):
         raise ValueError(
-            f"label {unknown[0]} is none of the reference's {len(np.unique(real))} classes; number them alike, or leave "
-            "the labels out"
+            f"label {unknown[0]} is none of the reference's {len(np.unique(real))} classes; number them alike, or "
+            "leave the labels out"
         )
     voted = vote(real[comparison.nearest.indices[:, : settings.neighbours].cpu().numpy()])
     own = vote(real[comparison.left_out.indices.cpu().numpy()])
@@ -184,7 +184,7 @@ def _means(scores: Scores, of_images: dict[str, Tensor], settings: ScoreSettings
 
 def _resampled(statistic: Callable[[Tensor], Tensor], data: Tensor, settings: ScoreSettings) -> Tensor:
     """The statistic of bootstrap resamples of the rows of data [N, ...], given as counts [B, N] that add up to N."""
-    random, count, parts = PositionalRandom(settings.seed, "evaluation/bootstrap"), len(data), []
+    random, count, parts = PositionalRandom(settings.seed, "evaluation/bootstrap/samples"), len(data), []
     for positions in torch.split(torch.arange(settings.bootstrap), RESAMPLES_AT_ONCE):
         drawn = random.bits(positions, count) % count
         counts = torch.zeros(len(positions), count, dtype=torch.float64)

@@ -178,7 +178,7 @@ def _named(one: Evaluated, model: bool) -> Cell:
 def _caption(group: Group) -> str:
     first = group.evaluations[0]
     parts = [
-        "In small print 95 % intervals at this number of images (its bias is not in them); marked, the best of each column."
+        "In small print 95 % intervals at this number of images, without its bias; marked, the best of each column."
     ]
     if (ceiling := first.values.get("label_accuracy_reference")) is not None:
         parts.append(f"Label accuracy of the reference images themselves: {number(ceiling, 3)}.")
