@@ -80,7 +80,8 @@ def test_nothing_published_is_pickled(root: Path, model_dir: Path) -> None:
     publish(root, model_dir, "files", {"kid": 0.5})
     files = [path for path in (root / "mlruns").rglob("*") if path.is_file()]
     assert {"MLmodel", "stand_in_model.py", "errors.py", "checkpoint.json"} <= {path.name for path in files}
-    assert {path.suffix for path in files} <= {"", ".py", ".json", ".yaml", ".txt", ".typed"}
+    texts = {".py", ".json", ".yaml", ".txt", ".typed", ".html", ".css", ".md"}  # the report's templates among them
+    assert {path.suffix for path in files} <= {"", *texts}
     assert not [path for path in files if path.read_bytes().startswith(b"\x80")]  # pickle's first byte
     requirements = next(path for path in files if path.name == "requirements.txt").read_text()
     assert "torch==" in requirements and "+" not in requirements
