@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from iddpm.checks import load_params
+from iddpm.errors import UserError
+
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 QUIET = {
@@ -77,6 +80,17 @@ def write_tiny_params(folder: Path, changes: dict[str, Any]) -> Path:
     path = folder / "params.yaml"
     path.write_text(yaml.safe_dump(params, sort_keys=False))
     return path
+
+
+def assert_checked(folder: Path, changes: dict[str, Any], message: str | None) -> None:
+    """The tiny parameters with these changes are sound, or refused in one line that holds the message."""
+    path = write_tiny_params(folder, changes)
+    if message is None:
+        load_params(path)
+    else:
+        with pytest.raises(UserError) as error:
+            load_params(path)
+        assert message in str(error.value) and len(str(error.value).splitlines()) == 1
 
 
 class Project:

@@ -12,12 +12,11 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from iddpm.checks import load_params
 from iddpm.errors import UserError
 from iddpm.stages import likelihood
 from iddpm.stages.run import run_stage
 
-from ..conftest import Project, make_project, tiny_params, write_tiny_params
+from ..conftest import Project, assert_checked, make_project, tiny_params
 
 pytestmark = [pytest.mark.tools, pytest.mark.timeout(600)]
 
@@ -190,13 +189,7 @@ ALL = {"model": "digits", "dataset": "digits", "checkpoints": "all"}
     ],
 )  # fmt: skip
 def test_what_cannot_be_evaluated_is_named(tmp_path: Path, changes: dict[str, Any], message: str | None) -> None:
-    path = write_tiny_params(tmp_path, changes)
-    if message is None:
-        load_params(path)
-    else:
-        with pytest.raises(UserError) as error:
-            load_params(path)
-        assert message in str(error.value) and len(str(error.value).splitlines()) == 1
+    assert_checked(tmp_path, changes, message)
 
 
 def test_the_images_of_a_folder_are_counted_when_they_are_read(trained: Project) -> None:

@@ -13,7 +13,6 @@ from PIL import Image
 from iddpm.checks import load_params
 from iddpm.data import known_card
 from iddpm.diffusion import Sampler, reverse_chain, surrogate_start
-from iddpm.errors import UserError
 from iddpm.params import Architecture
 from iddpm.randomness import PositionalRandom
 from iddpm.stages import sample
@@ -23,7 +22,7 @@ from iddpm.stages.run import run_stage
 from iddpm.training.build import build_gan, build_network
 from iddpm.training.checkpoint import write_checkpoint
 
-from ..conftest import Project, make_project, tiny_params, write_tiny_params
+from ..conftest import Project, assert_checked, make_project, tiny_params
 from .test_draw import randomised
 
 COUNT, T = 11, 20
@@ -263,10 +262,4 @@ START = {"model": "digits", "surrogate": "sngan", "t_mid": 20, "steps": 5, "coun
     ],
 )  # fmt: skip
 def test_what_cannot_be_interpolated_is_named(tmp_path: Path, changes: dict[str, Any], message: str | None) -> None:
-    path = write_tiny_params(tmp_path, changes)
-    if message is None:
-        load_params(path)
-    else:
-        with pytest.raises(UserError) as error:
-            load_params(path)
-        assert message in str(error.value) and len(str(error.value).splitlines()) == 1
+    assert_checked(tmp_path, changes, message)

@@ -26,6 +26,7 @@ GOES_ON = {
     "train": "goes on from the last checkpoint",
     "sample": "goes on after the last finished batch",
     "surrogate-sample": "goes on after the last finished batch",
+    "evaluate": "goes on after the last thousand images whose features are kept",
     "likelihood": "goes on after the last finished batch",
 }
 """What the command of a stage does after an interruption; that of any other starts again."""

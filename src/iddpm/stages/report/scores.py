@@ -42,7 +42,7 @@ MEANINGS = {
     "coverage": "reference images whose neighbourhood holds a sample.",
     "authenticity": "samples farther from their nearest reference image than that one is from its nearest other.",
     "copies": "samples with the very pixels of a reference image.",
-    "label accuracy": "samples that show the class that was asked for, by a classifier or neighbours' vote.",
+    "label accuracy": "samples that show the class that was asked for, by the vote of their nearest reference images.",
 }
 
 
