@@ -17,10 +17,10 @@ import numpy.typing as npt
 from PIL import Image, ImageFilter
 
 from iddpm.data import ShardFolder
-from iddpm.evaluation.features import open_network
+from iddpm.evaluation.features import FEATURE_NETWORKS, open_network
 from iddpm.evaluation.images import ArrayImages
 from iddpm.params import Device, ScoreSettings
-from iddpm.stages.evaluate import CACHE, FEATURE_NETWORKS, score_sets
+from iddpm.stages.evaluate import CACHE, score_sets
 from iddpm.training.device import resolve_device
 
 Images = npt.NDArray[np.uint8]
@@ -72,7 +72,7 @@ def main() -> None:
     }
     device = resolve_device(Device.AUTO)
     network = open_network(arguments.features, Path(FEATURE_NETWORKS), device)
-    settings = ScoreSettings(features=arguments.features, kid_subset_size=1000)
+    settings = ScoreSettings(features=arguments.features, kid_subset_size=1000, bootstrap=0)
     reference = ArrayImages(train[:count], train_labels[:count], "train")
     shown: list[str] = []
     for name, (images, labels) in sets.items():

@@ -56,7 +56,8 @@ samplings:
 surrogate_samplings:
   sngan-10: {model: digits, surrogate: sngan, t_mid: 10, steps: 3, count: 20}
 evaluations:
-  ancestral: &evaluation {samples: ancestral, dataset: digits, kid_subset_size: 10, inception_splits: 2}
+  ancestral: &evaluation
+    {samples: ancestral, dataset: digits, features: pixels, kid_subset_size: 10, inception_splits: 2}
   sngan-10: {<<: *evaluation, samples: sngan-10}
 likelihoods:
   digits: {model: digits, dataset: digits, images: 10}
@@ -129,7 +130,8 @@ def make_project(root: Path) -> Project:
     shutil.copytree(ROOT / "src", root / "src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for source in ("digits", "photos", "cifar10", "images"):
         (root / "data" / "raw" / source).mkdir(parents=True)
-    shutil.copytree(ROOT / "data" / "raw" / "features", root / "data" / "raw" / "features")
+    networks, no_weights = Path("data/raw/features"), shutil.ignore_patterns("*.pth")
+    shutil.copytree(ROOT / networks, root / networks, ignore=no_weights)
     for folder in ("metrics", "evaluations", "likelihoods", "samples", "models", "surrogates"):
         (root / "runs" / folder).mkdir(parents=True)
         (root / "runs" / folder / ".gitkeep").touch()

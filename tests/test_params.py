@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from iddpm.checks import load_params
+from iddpm.checks import check_project, load_params
 from iddpm.errors import UserError
 
-from .conftest import TINY, assert_checked, tiny_params
+from .conftest import TINY, assert_checked, tiny_params, write_tiny_params
 
 
 def complain(tmp_path: Path, params: Any) -> str:
@@ -74,8 +74,28 @@ MINE = {"source": "images/mine", "size": 16}
         ("evaluations.ancestral.kid_subset_size", 21, "kid_subset_size: 21 is more than the 20"),
         ("evaluations.ancestral.manifold_reference", 1499, "1499 is more than the 1498 train images of digits"),
         ("evaluations.ancestral.manifold_reference", 3, "3 is not more than the neighbours"),
-        ("evaluations.ancestral.bootstrap", 1, "1 resample makes no interval"),
-        ("evaluations.ancestral.features", "fid", "string should match pattern"),
+        ("evaluations.ancestral.bootstrap", 1, "evaluations.ancestral.bootstrap: choose 0, or 100 and more, not 1"),
+        ("evaluations.ancestral.bootstrap", 99, "evaluations.ancestral.bootstrap: choose 0, or 100 and more, not 99"),
+        ("evaluations.ancestral.bootstrap", 100, None),
+        ("evaluations.ancestral.bootstrap", 0, None),
+        (
+            "evaluations.ancestral.features",
+            "fid",
+            "features: choose lite0, inception, pixels or module/NAME, not 'fid'",
+        ),
+        ("evaluations.ancestral.features", "module/..", "features: choose lite0, inception, pixels or module/NAME"),
+        ("evaluations.x", {"samples": "ancestral", "dataset": "digits"}, "evaluations.x.features: is missing"),
+        ("evaluations.ancestral.inception_splits", 20, None),
+        (
+            "evaluations.ancestral.inception_splits",
+            21,
+            "inception_splits: the 20 samples of ancestral are too few for 21",
+        ),
+        (
+            "evaluations.ancestral.inception_splits",
+            11,
+            "inception_splits: the 20 samples of ancestral are too few for 11",
+        ),
         ("likelihoods.digits.images", 300, "likelihoods.digits.images: 300 is more than the 299 images"),
         ("datasets.bad name", {"source": "digits"}, "datasets.bad name: "),
         ("compute.workers", -1, "compute.workers: "),
@@ -180,6 +200,21 @@ BOUND = {"model": "x", "dataset": "digits"}
             },
             "images of 8x8 pixels and 1 channels, the samples of ancestral have 4x4",
         ),
+        (
+            {
+                "datasets.three": MINE | {"size": 8, "channels": 1, "labels": "folders", "classes": 3},
+                "evaluations.ancestral.dataset": "three",
+            },
+            "evaluations.ancestral.dataset: has 3 classes, the samples of ancestral are of 10",
+        ),
+        (
+            {
+                "datasets.plain": MINE | {"size": 8, "channels": 1},
+                "evaluations.ancestral.dataset": "plain",
+                "evaluations.ancestral.inception_splits": 21,
+            },
+            None,
+        ),
         # Starts of an imported model.
         (
             {"imports.x": TOLD_IMPORT, "surrogate_samplings.x": START},
@@ -254,6 +289,30 @@ def test_a_learned_surrogate_takes_every_step(tmp_path: Path) -> None:
     params["surrogate_samplings"]["low-10"]["surrogate_steps"] = 10
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("features", "file", "mend"),
+    [
+        ("inception", "weights-inception-2015-12-05-6726825d.pth", "`iddpm download inception` fetches it"),
+        ("module/mine", "network.py", "features: module/mine needs it"),
+    ],
+)
+def test_a_missing_feature_network_is_found_before_anything_runs(
+    tmp_path: Path, features: str, file: str, mend: str
+) -> None:
+    path = write_tiny_params(tmp_path, {"evaluations.ancestral.features": features})
+    load_params(path)  # a preset is sound wherever its files are
+    with pytest.raises(UserError) as error:
+        check_project(tmp_path)
+    place = tmp_path / "data" / "raw" / "features" / features / file
+    message = str(error.value)
+    assert (
+        message.startswith(f"{path}: evaluations.ancestral.features: {place}: missing; {mend}") and "\n" not in message
+    )
+    place.parent.mkdir(parents=True)
+    place.touch()
+    assert check_project(tmp_path).evaluations["ancestral"].features == features
 
 
 def test_all_mistakes_at_once(tmp_path: Path) -> None:

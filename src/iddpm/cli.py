@@ -48,10 +48,10 @@ app = typer.Typer(
 
 
 def check() -> None:
-    """Check params.yaml: unknown keys, types, ranges and contradictions, each named by its path."""
-    from iddpm.checks import load_params
+    """Check params.yaml: unknown keys, types, ranges, contradictions, missing feature networks, each by its path."""
+    from iddpm.checks import check_project
 
-    params = load_params(project_root() / "params.yaml")
+    params = check_project(project_root())
     groups = {name: value for name, value in params if isinstance(value, dict)}
     print("params.yaml is sound: " + ", ".join(f"{len(entries)} {name}" for name, entries in groups.items()))
 

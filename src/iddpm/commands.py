@@ -5,7 +5,7 @@ As in `iddpm.cli`, imports happen inside the commands.
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -46,7 +46,7 @@ def download(
         str,
         typer.Argument(
             help="cifar10: 171 MB into data/raw/cifar10; inception: the network of published FIDs, 96 MB into "
-            "data/raw/features. Their hashes are checked."
+            "data/raw/features/inception. Their hashes are checked."
         ),
     ],
 ) -> None:
@@ -132,19 +132,20 @@ def gradient_noise(
 
 
 def evaluate(
+    context: typer.Context,
     samples: Annotated[str, typer.Option(help="An .npz (arr_0 uint8 NHWC), a folder of images, or a dataset.")],
     reference: Annotated[str, typer.Option(help="The same: usually the training images.")],
     out: Annotated[Path, typer.Option(help="Folder to make: scores.json, protocol.json, nearest neighbours.")],
     features: Annotated[str, typer.Option(help="lite0, inception, pixels or module/NAME.")] = "lite0",
     split: Annotated[str, typer.Option(help="Of what is given as a dataset: train or test.")] = "train",
-    neighbours: Annotated[int, typer.Option(min=1, help="k of precision, recall, density and coverage.")] = 3,
+    neighbours: Annotated[int, typer.Option(help="k of precision, recall, density and coverage.")] = 3,
     manifold_reference: Annotated[
-        int | None, typer.Option(min=2, help="Reference images of precision and recall; all by default.")
+        int | None, typer.Option(help="Reference images of precision and recall; all by default.")
     ] = None,
-    kid_subset_size: Annotated[int, typer.Option(min=2, help="Images per KID subset.")] = 250,
-    inception_splits: Annotated[int, typer.Option(min=1, help="Parts of the inception score.")] = 10,
-    bootstrap: Annotated[int, typer.Option(min=0, help="Resamples for the 95 % intervals; 0 makes none.")] = 100,
-    seed: Annotated[int, typer.Option(min=0, help="Of subsets, splits and resamples.")] = 0,
+    kid_subset_size: Annotated[int, typer.Option(help="Images per KID subset.")] = 250,
+    inception_splits: Annotated[int, typer.Option(help="Parts of the inception score.")] = 10,
+    bootstrap: Annotated[int, typer.Option(help="Resamples for the 95 % intervals; 0 makes none.")] = 1000,
+    seed: Annotated[int, typer.Option(help="Of subsets, splits and resamples.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
 ) -> None:
     """Score any set of images against any other, with the protocol that makes the scores comparable."""
@@ -157,20 +158,18 @@ def evaluate(
 
     root, part = project_root(), choose("--split", split, Split)
     try:
-        settings = ScoreSettings(
-            features=features,
-            neighbours=neighbours,
-            manifold_reference=manifold_reference,
-            kid_subset_size=kid_subset_size,
-            inception_splits=inception_splits,
-            bootstrap=bootstrap,
-            seed=seed,
-        )
-    except ValidationError:
-        raise UserError(f"--features {features}: choose lite0, inception, pixels or module/NAME") from None
+        settings = ScoreSettings(**{name: context.params[name] for name in ScoreSettings.model_fields})
+    except ValidationError as error:
+        raise UserError("\n".join(_option_problem(problem) for problem in error.errors())) from None
     sets = [open_images(text, root, part) for text in (samples, reference)]
     where = resolve_device(choose("--device", device, Device))
     print(shown_scores(evaluate_to_folder(root, sets[0], sets[1], settings, out, where)))
+
+
+def _option_problem(problem: Any) -> str:
+    """Of an option that has the name of a parameter."""
+    option, message = str(problem["loc"][0]).replace("_", "-"), problem["msg"]
+    return f"--{option} {problem['input']}: {message[0].lower()}{message[1:]}"
 
 
 def compare(

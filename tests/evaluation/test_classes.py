@@ -35,6 +35,15 @@ def test_equals_its_definition() -> None:
     assert resampled[1] == pytest.approx(inception_score(p[[0] * 30 + [1] * 20], 1, 0)[0])
 
 
+def test_the_deviation_over_splits_is_that_of_their_scores() -> None:
+    """With ddof 0. A pair of images scores 2 if they are of two classes, else 1."""
+    sure = torch.eye(2).repeat_interleave(5, 0)
+    mean, deviation = inception_score(sure, 5, 0)
+    twos = round(5 * mean) - 5
+    assert mean == pytest.approx(1 + twos / 5, rel=1e-6) and 0 < twos < 5
+    assert deviation == pytest.approx(np.std([2] * twos + [1] * (5 - twos)), rel=1e-6)
+
+
 def test_splits_are_a_function_of_the_seed_and_leave_the_global_generator_alone() -> None:
     p = probabilities(60)
     torch.manual_seed(5)

@@ -1,8 +1,12 @@
 """Feature networks: what they compute, and what is refused."""
 
+import hashlib
 import json
+import pickle
+import sys
 import zlib
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,8 +15,9 @@ from sklearn.datasets import load_sample_images
 from torch import Tensor
 
 from iddpm.errors import UserError
-from iddpm.evaluation.features import inception, lite0, open_network
+from iddpm.evaluation.features import FEATURE_NETWORKS, find_files, inception, lite0, open_network
 from iddpm.evaluation.features.inception import Inception, resize_as_tensorflow1
+from iddpm.evaluation.features.network import load_weights
 
 from ..conftest import ROOT
 
@@ -72,19 +77,23 @@ def test_inception_has_the_tensors_of_the_published_file(network: Inception) -> 
 
 
 def test_other_inception_weights_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"weights-inception-.*\.pth: missing; `iddpm download inception` fetches it"):
-        open_network("inception", tmp_path, CPU)
+    (tmp_path / "inception").mkdir()
+    missing = r"inception/weights-inception-.*\.pth: missing; `iddpm download inception` fetches it"
+    for use in (lambda: open_network("inception", tmp_path, CPU), lambda: find_files("inception", tmp_path)):
+        with pytest.raises(UserError, match=missing):
+            use()
     for name in inception.FILES:
-        torch.save({}, tmp_path / name)
+        torch.save({}, tmp_path / "inception" / name)
+        find_files("inception", tmp_path)
         with pytest.raises(UserError, match=rf"{name}: sha256 [0-9a-f]{{64}} is not the published 6726825d"):
             open_network("inception", tmp_path, CPU)
-        (tmp_path / name).unlink()
+        (tmp_path / "inception" / name).unlink()
 
 
 def test_the_published_inception() -> None:
-    folder = ROOT / "data" / "raw" / "features"
-    if not any((folder / name).is_file() for name in inception.FILES):
-        pytest.skip("no published Inception weights in data/raw/features; `iddpm download inception` fetches them")
+    folder = ROOT / FEATURE_NETWORKS
+    if not any((folder / "inception" / name).is_file() for name in inception.FILES):
+        pytest.skip("no published Inception weights in the project; `iddpm download inception` fetches them")
     network = open_network("inception", folder, CPU)
     china = load_sample_images().images[0][None, :, :427]
     features, probabilities = network(china)
@@ -103,6 +112,23 @@ def test_lite0_sees_what_is_in_a_photograph() -> None:
     assert network.distance == "fd-lite0" and json.loads(json.dumps(network.identity)) == network.identity
 
 
+LITE0 = {
+    32: ([2.27085, 4.39723, 11.75726, -16.54694], [-169.3187, 151.03159, 46.52208, -171.08752]),
+    256: ([11.20048, 11.40351, 17.53063, -6.35519], [-188.30241, 186.02281, 46.59922, -175.66422]),
+}
+"""What lite0 makes of `image`, which it enlarges or reduces: features and log probabilities along four directions."""
+
+
+@pytest.mark.parametrize("size", LITE0)
+def test_lite0_is_what_it_was(size: int) -> None:
+    features, probabilities = open_network("lite0", Path("unused"), CPU)(image(size).permute(0, 2, 3, 1).numpy())
+    assert probabilities is not None
+    along = features @ uniform("features", (1280, 4)).numpy()
+    np.testing.assert_allclose(along[0], LITE0[size][0], atol=2e-3)  # of features whose norm is 14 and 18
+    of_classes = np.log(probabilities) @ uniform("classes", (1000, 4)).numpy()
+    np.testing.assert_allclose(of_classes[0], LITE0[size][1], atol=2e-2)
+
+
 def test_features_do_not_depend_on_the_batch_and_grey_is_equal_channels() -> None:
     network = open_network("lite0", Path("unused"), CPU)
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 32, 1), dtype=np.uint8)
@@ -116,6 +142,22 @@ def test_other_lite0_weights_are_refused(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(lite0, "SHA256", "0" * 64)
     with pytest.raises(UserError, match=r"efficientnet-lite0-.*pth: sha256 5793.* reinstall efficientnet-lite0"):
         open_network("lite0", Path("unused"), CPU)
+
+
+def test_weights_are_not_unpickled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"weight": Malicious()}, "w.pth")
+    sha256 = hashlib.sha256(Path("w.pth").read_bytes()).hexdigest()
+    with pytest.raises(pickle.UnpicklingError, match="Weights only load failed"):
+        load_weights(Path("w.pth"), sha256, "")
+    assert not Path("should-not-exist").exists()
+    torch.save({"weight": torch.ones(2)}, "w.pth")
+    assert load_weights(Path("w.pth"), hashlib.sha256(Path("w.pth").read_bytes()).hexdigest(), "")["weight"].sum() == 2
+
+
+class Malicious:
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (Path("should-not-exist"),))
 
 
 def test_pixels() -> None:
@@ -142,14 +184,18 @@ def build(folder):
 IMAGES = np.full((2, 4, 4, 3), [1, 2, 3], np.uint8)
 
 
-def write(folder: Path, code: str) -> None:
-    (folder / "mine").mkdir(exist_ok=True)
-    (folder / "mine" / "network.py").write_text(HEAD + code)
+def write(folder: Path, code: str, **files: str) -> Path:
+    """The network module/mine in `folder`, and the files beside its code."""
+    mine = folder / "module" / "mine"
+    mine.mkdir(parents=True, exist_ok=True)
+    for name, text in {"network": HEAD + code, **files}.items():
+        (mine / f"{name}.py").write_text(text)
+    return mine
 
 
 def test_a_network_of_the_users_own(tmp_path: Path) -> None:
-    write(tmp_path, MEANS)
-    (tmp_path / "mine" / "gain.txt").write_text("2")
+    mine = write(tmp_path, MEANS)
+    (mine / "gain.txt").write_text("2")
     network = open_network("module/mine", tmp_path, CPU)
     features, probabilities = network(IMAGES)
     assert (
@@ -157,12 +203,61 @@ def test_a_network_of_the_users_own(tmp_path: Path) -> None:
     )
     assert probabilities is not None and probabilities.dtype == np.float32
     np.testing.assert_allclose(probabilities, 1 / 3, rtol=1e-6)
-    (tmp_path / "mine" / "__pycache__").mkdir()
-    (tmp_path / "mine" / "__pycache__" / "x.pyc").write_bytes(b"left behind")
+    (mine / "__pycache__").mkdir()
+    (mine / "__pycache__" / "x.pyc").write_bytes(b"left behind")
     assert open_network("module/mine", tmp_path, CPU).identity == network.identity
-    (tmp_path / "mine" / "gain.txt").write_text("3")
+    (mine / "gain.txt").write_text("3")
     assert open_network("module/mine", tmp_path, CPU).identity != network.identity
-    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["__pycache__", "gain.txt", "network.py"]
+    assert sorted(path.name for path in mine.iterdir()) == ["__pycache__", "gain.txt", "network.py"]
+
+
+IMPORTING = """
+from __future__ import annotations
+import torch
+from dataclasses import dataclass, fields
+from helper import GAIN
+@dataclass
+class Settings:
+    gain: float = GAIN
+class Means(torch.nn.Module):
+    def forward(self, images):
+        from late import OFFSET
+        return images.float().mean((2, 3)) * Settings().gain + OFFSET
+def build(folder):
+    assert [field.type for field in fields(Settings)] == ["float"]
+    return Means()
+"""
+
+
+def test_files_beside_the_code_are_imported_and_clash_with_nothing(tmp_path: Path) -> None:
+    before, known, bytecode = sys.path[:], set(sys.modules), sys.dont_write_bytecode
+    networks = []
+    for gain in (2, 3):
+        root = tmp_path / str(gain)
+        write(root, "", network=IMPORTING, helper=f"GAIN = {gain}\n", late=f"OFFSET = {gain * 10}\n")
+        networks.append(open_network("module/mine", root, CPU))
+    for _ in range(2):
+        for gain, network in zip((2, 3), networks, strict=True):
+            assert network(IMAGES).features[0].tolist() == [gain * k + gain * 10 for k in (1, 2, 3)]
+    assert sys.path == before and not {"helper", "late", "network"} & (set(sys.modules) - known)
+    assert not list(tmp_path.rglob("__pycache__")) and sys.dont_write_bytecode == bytecode
+
+
+def test_a_module_of_that_name_elsewhere_is_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = ModuleType("helper")
+    monkeypatch.setitem(sys.modules, "helper", elsewhere)
+    code = "from helper import build\n"
+    write(tmp_path, code, helper="import torch\ndef build(folder):\n    return torch.nn.Flatten().double()\n")
+    open_network("module/mine", tmp_path, CPU)
+    assert sys.modules["helper"] is elsewhere
+
+
+def test_features_are_computed_without_tf32(tmp_path: Path) -> None:
+    """Which would make those of a GPU others than those of a CPU."""
+    write(tmp_path, returning("torch.full((len(x), 1), float(torch.backends.cudnn.allow_tf32))"))
+    assert torch.backends.cudnn.allow_tf32
+    assert open_network("module/mine", tmp_path, CPU)(IMAGES).features.tolist() == [[0], [0]]
+    assert torch.backends.cudnn.allow_tf32
 
 
 def returning(expression: str) -> str:
@@ -175,6 +270,7 @@ def returning(expression: str) -> str:
     ("code", "message"),
     [
         ("def build(folder:\n", r"network\.py: line 2: SyntaxError: .+"),
+        ("import broken\n", r"broken\.py: line 2: ZeroDivisionError: division by zero"),
         ("import nosuch\n", r"network\.py: line 2: ModuleNotFoundError: No module named 'nosuch'"),
         ("", r"network\.py: defines no function build\(folder\)"),
         ("def build(folder):\n    return 1 / 0\n", r"network\.py: line 3: ZeroDivisionError: division by zero"),
@@ -191,12 +287,15 @@ def returning(expression: str) -> str:
     ],
 )
 def test_an_error_of_the_users_code_is_one_line(tmp_path: Path, code: str, message: str) -> None:
-    write(tmp_path, code)
+    write(tmp_path, code, broken="\n1 / 0\n")
     with pytest.raises(UserError) as error:
         open_network("module/mine", tmp_path, CPU)(IMAGES)
     assert error.match(rf"mine/{message}$") and "\n" not in str(error.value)
 
 
 def test_no_network_of_that_name(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"mine/network\.py: missing; features: module/mine needs it$"):
-        open_network("module/mine", tmp_path, CPU)
+    for use in (lambda: open_network("module/mine", tmp_path, CPU), lambda: find_files("module/mine", tmp_path)):
+        with pytest.raises(UserError, match=r"module/mine/network\.py: missing; features: module/mine needs it$"):
+            use()
+    for name in ("pixels", "lite0"):
+        find_files(name, tmp_path)

@@ -1,5 +1,6 @@
 """Sets of images: the same wherever they are kept, read as a stream, refused by name when something is wrong."""
 
+import re
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -97,9 +98,7 @@ class Malicious:
             "arr_0 is stored column by column; save np.ascontiguousarray",
         ),
         ({"arr_0": np.array([Malicious()])}, r"arr_0 is object \[1\]"),
-        ({"arr_0": noise(2, 8, 8, 3), "arr_1": np.arange(3)}, r"arr_1 is int64 \[3\]; the labels of 2 images are"),
-        ({"arr_0": noise(2, 8, 8, 3), "arr_1": np.zeros((2, 10))}, r"arr_1 is float64 \[2, 10\]; the labels"),
-        ({"arr_0": noise(2, 8, 8, 3), "arr_1": np.array([Malicious()] * 2)}, "not a readable npz file .*allow_pickle"),
+        ({"arr_0": noise(2, 8, 8, 3), "arr_1": np.arange(3)}, r"arr_1 holds 3 labels for the 2 images of arr_0"),
     ],
 )
 def test_an_npz_without_usable_images_is_refused(
@@ -111,6 +110,35 @@ def test_an_npz_without_usable_images_is_refused(
         NpzImages(tmp_path / "x.npz")
     assert "\n" not in str(error.value)
     assert not (tmp_path / "should-not-exist").exists()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int32, np.float16, np.float64])
+def test_labels_are_whole_numbers_of_any_type(tmp_path: Path, kind: type) -> None:
+    np.savez(tmp_path / "x.npz", noise(3, 8, 8, 3), np.array([7, 0, 9], kind))
+    images = NpzImages(tmp_path / "x.npz")
+    assert images.labels is not None and images.labels.dtype == np.int64 and images.labels.tolist() == [7, 0, 9]
+    assert images.notes == ()
+
+
+@pytest.mark.parametrize(
+    ("labels", "shown"),
+    [
+        (np.array([0.5, 1]), r"float64 \[2\]"),
+        (np.array([np.nan, 1]), r"float64 \[2\]"),
+        (np.eye(2, 10), r"float64 \[2, 10\]"),
+        (np.array(["ant", "bee"]), r"<U3 \[2\]"),
+        (np.array([Malicious()] * 2), r"object \[2\]"),
+    ],
+)
+def test_other_labels_are_ignored_and_that_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: np.ndarray, shown: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.savez("x.npz", noise(2, 8, 8, 3), labels)
+    images = NpzImages(Path("x.npz"))
+    assert images.labels is None and len(images.notes) == 1
+    assert re.fullmatch(rf"x\.npz: arr_1, {shown}, is ignored: labels are whole numbers \[2\]", images.notes[0])
+    assert not Path("should-not-exist").exists()
 
 
 @pytest.mark.parametrize("compressed", [False, True])
@@ -154,8 +182,10 @@ def test_a_folder_with_any_colour_is_colour(tmp_path: Path) -> None:
 def test_class_subfolders_are_labels(tmp_path: Path) -> None:
     for name in ("bee", "ant"):
         write_pngs(noise(2, 8, 8), tmp_path / "x" / name)
-    labels = FolderImages(tmp_path / "x").labels
-    assert labels is not None and labels.tolist() == [0, 0, 1, 1]
+    images = FolderImages(tmp_path / "x")
+    assert images.labels is not None and images.labels.tolist() == [0, 0, 1, 1]
+    (note,) = images.notes
+    assert note.endswith("numbered in the order of their names: ant is 0, bee is 1")
     write_pngs(noise(2, 8, 8), tmp_path / "y" / "all")
     assert FolderImages(tmp_path / "y").labels is None
 
@@ -181,6 +211,16 @@ def test_a_file_that_does_not_fit_in_its_folder_is_named(tmp_path: Path) -> None
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="empty: no PNG, JPEG or WebP file in this folder"):
         FolderImages(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("name", ["z.bmp", "deep/A.TIFF", "a.gif"])
+def test_images_of_another_format_are_not_left_out_of_a_score(tmp_path: Path, name: str) -> None:
+    write_pngs(noise(3, 8, 8), tmp_path / "x" / "deep")
+    (tmp_path / "x" / "about.txt").write_text("no image")
+    assert FolderImages(tmp_path / "x").count == 3
+    PIL.Image.fromarray(noise(8, 8)).save(tmp_path / "x" / name)
+    with pytest.raises(UserError, match=rf"x/{name}: is not read; convert it to PNG, or move it elsewhere$"):
+        FolderImages(tmp_path / "x")
 
 
 def test_shards_are_averaged_to_a_smaller_size(shards: ShardFolder) -> None:
@@ -219,10 +259,45 @@ def test_what_a_user_names(project: Path, tmp_path: Path, monkeypatch: pytest.Mo
         open_images("nosuch.npz", project)
 
 
-def test_statistics_beside_the_images_are_pointed_out(tmp_path: Path) -> None:
-    """As in OpenAI's reference files, whose mu and sigma are of the whole dataset."""
-    images = np.zeros((2, 4, 4, 3), np.uint8)
-    np.savez(tmp_path / "plain.npz", arr_0=images)
-    np.savez(tmp_path / "virtual.npz", arr_0=images, mu=np.zeros(3), sigma=np.eye(3))
-    assert NpzImages(tmp_path / "plain.npz").note == ""
-    assert "virtual.npz also holds statistics mu and sigma" in NpzImages(tmp_path / "virtual.npz").note
+COVARIANCE = np.cov(np.random.default_rng(0).normal(size=(3, 50)))
+
+
+def test_statistics_of_a_whole_dataset_come_with_its_images(tmp_path: Path) -> None:
+    """As in OpenAI's reference files."""
+    images, mean = noise(2, 4, 4, 3), np.arange(3.0)
+    np.savez(tmp_path / "plain.npz", images)
+    np.savez(tmp_path / "virtual.npz", arr_0=images, mu=mean, sigma=COVARIANCE, mu_s=mean, sigma_s=COVARIANCE)
+    np.savez(tmp_path / "single.npz", arr_0=images, mu=mean.astype("f4"), sigma=COVARIANCE.astype("f4"))
+    assert NpzImages(tmp_path / "plain.npz").statistics is None
+    virtual, single = (NpzImages(tmp_path / f"{name}.npz").statistics for name in ("virtual", "single"))
+    assert virtual is not None and single is not None and virtual.sha256 != single.sha256
+    np.testing.assert_array_equal(virtual.mean, mean)
+    np.testing.assert_array_equal(virtual.covariance, COVARIANCE)
+    assert single.mean.dtype == single.covariance.dtype == np.float64
+    assert NpzImages(tmp_path / "virtual.npz").sha256 == NpzImages(tmp_path / "plain.npz").sha256
+
+
+@pytest.mark.parametrize(
+    ("mean", "covariance", "message"),
+    [
+        (
+            np.zeros(3),
+            np.eye(4),
+            r"mu is float64 \[3\] and sigma float64 \[4, 4\]; statistics of D features are floats",
+        ),
+        (np.zeros((1, 3)), np.eye(3), r"mu is float64 \[1, 3\] and sigma"),
+        (np.zeros(3), np.ones(3), r"mu is float64 \[3\] and sigma float64 \[3\]"),
+        (np.zeros(0), np.eye(0), r"mu is float64 \[0\] and"),
+        (np.zeros(3, int), np.eye(3), r"mu is int64 \[3\] and"),
+        (np.array([0, 0, np.nan]), np.eye(3), "mu and sigma are not all finite"),
+        (np.zeros(3), np.full((3, 3), np.inf), "mu and sigma are not all finite"),
+        (np.zeros(3), np.eye(3) + np.triu(np.ones((3, 3)), 1), "sigma is not symmetric, so it is no covariance"),
+        (np.array([Malicious()]), np.eye(1), "not a readable npz file .*allow_pickle"),
+    ],
+)
+def test_statistics_that_are_none_are_refused(
+    tmp_path: Path, mean: np.ndarray, covariance: np.ndarray, message: str
+) -> None:
+    np.savez(tmp_path / "x.npz", arr_0=noise(2, 4, 4, 3), mu=mean, sigma=covariance)
+    with pytest.raises(UserError, match=rf"x\.npz: {message}"):
+        NpzImages(tmp_path / "x.npz").statistics  # noqa: B018

@@ -1,5 +1,7 @@
 """Neighbours and what is counted with them, against prdc and against integer arithmetic."""
 
+from collections.abc import Callable
+
 import numpy as np
 import prdc
 import pytest
@@ -8,6 +10,7 @@ from torch import Tensor
 
 from iddpm.evaluation import manifold
 from iddpm.evaluation.manifold import Comparison, compare
+from iddpm.randomness import PositionalRandom
 
 FOUR = ("precision", "recall", "density", "coverage")
 
@@ -57,6 +60,8 @@ def test_equals_integer_arithmetic_with_ties_whatever_the_tiles(
     assert torch.equal(found.density * 3, (within <= real_reach).sum(1).double())
     assert torch.equal(found.recall.bool(), (within <= drawn_reach[:, None]).any(0))
     assert torch.equal(found.coverage.bool(), (within <= real_reach).any(0))
+    powers = torch.arange(len(drawn))[:, None] ** torch.arange(3)
+    assert torch.equal(found.holders.long(), powers.T @ (within <= real_reach).long())
 
     ordered = within.sort(dim=1, stable=True)
     assert torch.equal(found.nearest.indices, ordered.indices[:, :5])
@@ -73,11 +78,30 @@ def test_results_do_not_depend_on_the_tiles(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(manifold, "ROWS", 13)
     monkeypatch.setattr(manifold, "COLUMNS", 29)
     parts = compare(samples, reference, 3, 100, 5)
-    for name in (*FOUR, "chosen"):
+    for name in (*FOUR, "chosen", "recall_without", "holders"):
         assert torch.equal(getattr(whole, name), getattr(parts, name)), name
     assert torch.equal(whole.nearest.indices, parts.nearest.indices)
     assert torch.equal(whole.left_out.indices, parts.left_out.indices)
     assert torch.allclose(whole.own_distance, parts.own_distance, rtol=1e-12)
+
+
+@pytest.mark.parametrize("sets", [continuous, lattice])
+@pytest.mark.parametrize("chosen", [None, 90])
+def test_recall_without_a_third_is_that_of_the_other_samples(
+    sets: Callable[[], tuple[Tensor, Tensor]], chosen: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where many samples are the same, and are thus each other's nearest."""
+    monkeypatch.setattr(manifold, "PAIRS_AT_ONCE", 10)
+    samples, reference = sets()
+    samples[20:60] = samples[60:100]
+    samples[100:120] = samples[120]
+    whole = compare(samples, reference, 3, chosen, 4)
+    random, found = PositionalRandom(4, "evaluation/manifold/thirds"), []
+    for partition in range(7):
+        third = random.permutation(len(samples), partition) % 3
+        found.append([means(compare(samples[third != out], reference, 3, chosen, 4))["recall"] for out in range(3)])
+    assert np.allclose(whole.recall_without, found, rtol=0, atol=1e-12)
+    assert np.std(found) > 0
 
 
 def test_manifold_reference_limits_the_four_scores_alone() -> None:

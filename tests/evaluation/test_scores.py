@@ -1,6 +1,7 @@
 """A score must fail when it should: each moves the right way when images are spoilt in a known way."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -10,13 +11,15 @@ from scipy.ndimage import uniform_filter
 from sklearn.datasets import load_digits
 
 from iddpm.evaluation import ScoredSet, Scores, score
+from iddpm.evaluation.classes import inception_score
 from iddpm.evaluation.features import PixelFeatures
+from iddpm.evaluation.frechet import moments
 from iddpm.evaluation.images import ArrayImages
-from iddpm.evaluation.scores import ORDER
+from iddpm.evaluation.scores import ORDER, authentic, bias_warnings
 from iddpm.params import ScoreSettings
 
 Images = npt.NDArray[np.uint8]
-SETTINGS = ScoreSettings(kid_subset_size=50)
+SETTINGS = ScoreSettings(features="pixels", kid_subset_size=50, bootstrap=200)
 PROJECTION = np.random.default_rng(7).normal(size=(64, 48)).astype(np.float32)
 
 
@@ -64,8 +67,8 @@ def test_real_images_score_well(good: Scores) -> None:
     low, high = good.intervals["kid"]
     assert low < 0 < high
     assert list(values) == [name for name in ORDER if name in values]
-    bare = {"copies", "kid_standard_error", "frechet_distance_infinity", "inception_score_std", "recall", "coverage"}
-    assert set(good.intervals) == set(values) - bare - {"label_accuracy_reference"}
+    bare = {"copies", "kid_standard_error", "inception_score_std", "label_accuracy_reference"}
+    assert set(good.intervals) == set(values) - bare
     for name, (low, high) in good.intervals.items():
         assert low < values[name] < high, name
 
@@ -80,12 +83,11 @@ def test_noise_and_blur(
     test = digits["test"]
     worse = against_train(ArrayImages(spoil(test.images), test.labels))
     assert worse.intervals["frechet_distance"][0] > good.intervals["frechet_distance"][1]
-    assert worse.values["frechet_distance_infinity"] > good.intervals["frechet_distance"][1]
+    assert worse.intervals["frechet_distance_infinity"][0] > good.intervals["frechet_distance_infinity"][1]
     assert worse.values["frechet_distance"] > 2 * good.values["frechet_distance"]
     assert worse.values["kid"] > good.intervals["kid"][1]
-    for name in ("precision", "density"):
+    for name in ("precision", "density", "coverage"):
         assert worse.intervals[name][1] < good.intervals[name][0], name
-    assert worse.values["coverage"] < good.values["coverage"]
     assert worse.values["authenticity"] > good.values["authenticity"]
 
 
@@ -106,7 +108,8 @@ def test_mode_collapse(
     chosen = np.resize(np.flatnonzero(test.labels == 3), 299)
     collapsed = against_train(ArrayImages(test.images[chosen], test.labels[chosen]))
     assert collapsed.values["precision"] > 0.8
-    assert collapsed.values["recall"] < 0.15 and collapsed.values["coverage"] < 0.15
+    for name in ("recall", "coverage"):
+        assert collapsed.values[name] < 0.15 and collapsed.intervals[name][1] < good.intervals[name][0], name
     assert collapsed.values["label_accuracy"] > 0.9
     assert collapsed.values["frechet_distance"] > 10 * good.values["frechet_distance"]
     if "inception_score" in good.values:
@@ -146,7 +149,7 @@ def test_wrong_labels(against_train: Callable[[ArrayImages], Scores], digits: di
 def test_what_is_not_there_is_left_out(digits: dict[str, ArrayImages]) -> None:
     """No labels, no class probabilities, too few samples for the extrapolation, one KID subset, no resamples."""
     test, train = (ArrayImages(part.images[:200]) for part in digits.values())
-    found = score(scored(test), scored(train), ScoreSettings(kid_subset_size=200, bootstrap=0))
+    found = score(scored(test), scored(train), SETTINGS.model_copy(update={"kid_subset_size": 200, "bootstrap": 0}))
     left_out = {"frechet_distance_infinity", "kid_standard_error", "label_accuracy", "label_accuracy_reference"}
     left_out |= {"inception_score", "inception_score_std"}
     assert set(found.values) == set(ORDER) - left_out
@@ -161,20 +164,75 @@ def test_the_bias_warning_names_the_extrapolation(good: Scores) -> None:
     assert "frechet_distance_infinity is without the samples' part" in good.warnings[0]
 
 
+def test_fewer_than_10000_images_on_a_side_are_few() -> None:
+    def warned(samples: int, reference: int | None) -> list[str]:
+        return bias_warnings(torch.Size((samples, 4)), reference, extrapolated=True)
+
+    assert warned(10_000, 10_000) == [] == warned(10_000, None)
+    assert ["9,999 samples, 10,000 reference images" in text for text in warned(9_999, 10_000)] == [True]
+    assert ["10,000 samples, 9,999 reference images" in text for text in warned(10_000, 9_999)] == [True]
+    assert ["(9,999 samples)" in text for text in warned(9_999, None)] == [True]
+
+
+def test_a_sample_as_far_as_real_images_are_apart_is_not_authentic() -> None:
+    """Equal but for rounding, that is."""
+    assert authentic(np.array([0, 1 - 1e-6, 1, 1 + 1e-12, 1 + 1e-6, np.inf])).tolist() == [False] * 4 + [True] * 2
+
+
+@pytest.mark.parametrize("features", ["lite0", "module/mine"])
+def test_class_probabilities_of_a_network_name_it(features: str) -> None:
+    """So that scores by other classes are not compared; the interval is as wide as that of resamples."""
+    probabilities = (3 * torch.randn(300, 4, generator=torch.Generator().manual_seed(0))).softmax(1)
+    samples, reference = (drawn_images(np.random.default_rng(seed), 300, 0.0) for seed in (0, 1))
+    settings = ScoreSettings(features=features, kid_subset_size=50, bootstrap=400, inception_splits=5)
+    found = score(replace(samples, probabilities=probabilities), reference, settings)
+    assert found.about == {"class_probabilities": f"classes of {features}"}
+    generator = torch.Generator().manual_seed(2)
+    resampled = [
+        inception_score(probabilities[torch.randint(300, (300,), generator=generator)], 1, 0)[0] for _ in range(400)
+    ]
+    low, high = found.intervals["inception_score"]
+    assert (high - low) / 2 == pytest.approx(1.96 * np.std(resampled), rel=0.15)
+    assert (low + high) / 2 == pytest.approx(found.values["inception_score"])
+
+
+def test_moments_of_a_whole_dataset_stand_for_the_features_in_the_distance_alone() -> None:
+    generator = np.random.default_rng(0)
+    samples, whole = drawn_images(generator, 100, 0.3), drawn_images(generator, 2000, 0.0)
+    part = ScoredSet(whole.features[:80], None, None, ArrayImages(np.zeros((80, 1, 1, 1), np.uint8)))
+    settings = ScoreSettings(features="module/given", kid_subset_size=40, bootstrap=100)
+    of_whole = score(samples, whole, settings)
+    alone = score(samples, part, settings)
+    given = score(samples, replace(part, moments=moments(whole.features)), settings)
+    for name, value in given.values.items():
+        expected = of_whole if name.startswith("frechet") else alone
+        assert value == expected.values[name], name
+        assert given.intervals.get(name) == expected.intervals.get(name), name
+    assert alone.values["frechet_distance"] != of_whole.values["frechet_distance"]
+    assert "(100 samples)" in given.warnings[0] and len(given.warnings) == 1
+
+
 def test_about_depends_on_the_reference_and_its_features_alone(digits: dict[str, ArrayImages]) -> None:
     """So that samples with and without labels can be compared in all other scores."""
     test = digits["test"]
-    settings = ScoreSettings(kid_subset_size=50, bootstrap=0)
+    settings = SETTINGS.model_copy(update={"bootstrap": 0})
     with_labels, without = (
         score(scored(samples), scored(digits["train"]), settings) for samples in (test, ArrayImages(test.images))
     )
-    assert with_labels.about == without.about and set(without.about) == {"classifier", "class_probabilities"}
+    assert (
+        with_labels.about
+        == without.about
+        == {
+            "classifier": "vote of the 3 nearest reference images in feature space",
+            "class_probabilities": "SVC on pixels (RBF), calibrated, trained on the reference images",
+        }
+    )
     assert set(with_labels.values) - set(without.values) == {"label_accuracy", "label_accuracy_reference"}
 
 
 def test_scores_are_a_function_of_the_seed(digits: dict[str, ArrayImages]) -> None:
     sets = scored(digits["test"]), scored(digits["train"])
-    settings = ScoreSettings(kid_subset_size=50, manifold_reference=500)
+    settings = SETTINGS.model_copy(update={"manifold_reference": 500})
     torch.manual_seed(1)
     first = score(*sets, settings)
     torch.manual_seed(2)
@@ -183,7 +241,8 @@ def test_scores_are_a_function_of_the_seed(digits: dict[str, ArrayImages]) -> No
     other = score(*sets, settings.model_copy(update={"seed": 1}))
     for name in ("kid", "recall", "frechet_distance_infinity", "inception_score"):
         assert other.values[name] != first.values[name], name
-    assert other.intervals["density"] != first.intervals["density"]
+    for name in ("density", "recall"):
+        assert other.intervals[name] != first.intervals[name], name
     assert other.values["frechet_distance"] == first.values["frechet_distance"]
 
 
@@ -191,7 +250,7 @@ def test_intervals_cover_the_truth() -> None:
     """The values of a very large set of samples stand for the truth."""
     generator = np.random.default_rng(0)
     reference = drawn_images(generator, 300, 0.0)
-    settings = ScoreSettings(features="module/given", kid_subset_size=20)
+    settings = ScoreSettings(features="module/given", kid_subset_size=20, bootstrap=100)
     truth = score(drawn_images(generator, 4000, 0.3), reference, settings.model_copy(update={"bootstrap": 0})).values
     covered = dict.fromkeys(("precision", "density", "authenticity"), 0)
     for _ in range(40):
@@ -215,7 +274,6 @@ def drawn_images(generator: np.random.Generator, count: int, mean: float) -> Sco
         ({"neighbours": 20, "manifold_reference": 20}, "neighbours: 20 neighbours need more than 20 reference images"),
         ({"manifold_reference": 1499}, "manifold_reference: 1499 is more than the 1498 reference images"),
         ({"inception_splits": 200, "bootstrap": 0}, "inception_splits: 299 images are too few for 200 parts"),
-        ({"bootstrap": 1}, "bootstrap: 1 resample makes no interval"),
     ],
 )
 def test_settings_that_the_sets_do_not_allow_are_refused(

@@ -49,10 +49,10 @@ def test_two_evaluations_side_by_side(tmp_path: Path) -> None:
     assert row(text, "recall").split() == ["recall", "0.5", "0.5", "+0"]
 
 
-def test_intervals_that_overlap_are_said(tmp_path: Path) -> None:
+def test_what_intervals_do_not_tell_apart_is_neither_better_nor_worse(tmp_path: Path) -> None:
     write(tmp_path, "a", 20.0)
     write(tmp_path, "b", 20.5)
-    assert row(compare(tmp_path, "a", "b"), "frechet_distance").endswith("+0.5 worse, intervals overlap")
+    assert row(compare(tmp_path, "a", "b"), "frechet_distance").endswith("+0.5 not told apart")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,9 @@ def test_seeds_stand_as_mean_and_spread(tmp_path: Path) -> None:
     for seed, distance in enumerate((19.0, 20.0, 21.0)):
         write(tmp_path, f"a{seed}", distance, samples__params__seed=seed)
     write(tmp_path, "b", 10.0)
-    assert "20 [17.52, 22.48]" in row(compare(tmp_path, "a0,a1,a2", "b"), "frechet_distance")
+    text = compare(tmp_path, "a0,a1,a2", "b")
+    assert "20 [17.52, 22.48]" in row(text, "frechet_distance") and row(text, "frechet_distance").endswith("-10 better")
+    assert row(text, "recall").split() == ["recall", "0.5", "0.5", "+0"]  # seeds that agree tell no spread
 
 
 def test_other_samplings_are_no_seeds(tmp_path: Path) -> None:
@@ -85,6 +87,17 @@ def test_other_samplings_are_no_seeds(tmp_path: Path) -> None:
         compare(tmp_path, "a,b", "a")
     with pytest.raises(UserError, match="a,a: the same images twice"):
         compare(tmp_path, "a,a", "b")
+    for name, sha256 in (("c", "12" * 32), ("d", "34" * 32)):  # of two trainings
+        made = {"params": {"model": "m", "seed": 0}, "inputs": {"runs/models/m": sha256}}
+        write(tmp_path, name, 10.0, samples=made)
+    with pytest.raises(UserError, match=r"c,d: not seeds of one sampling: inputs\.runs/models/m is 1212"):
+        compare(tmp_path, "c,d", "a")
+
+
+def test_without_intervals_there_is_no_verdict(tmp_path: Path) -> None:
+    write(tmp_path, "a", 20.0, intervals={})
+    write(tmp_path, "b", 10.0)
+    assert row(compare(tmp_path, "a", "b"), "frechet_distance").endswith("-10")
 
 
 def test_what_has_not_run_is_named(tmp_path: Path) -> None:

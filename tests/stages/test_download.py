@@ -69,7 +69,7 @@ def test_fetched_once(server: str, tmp_path: Path, download_it: Callable[..., It
 def test_what_is_fetched_lies_where_it_is_looked_for() -> None:
     assert {name: (known.folder, known.megabytes) for name, known in DOWNLOADS.items()} == {
         "cifar10": ("cifar10", 171),
-        "inception": ("features", -(-95_628_359 // 10**6)),
+        "inception": ("features/inception", -(-95_628_359 // 10**6)),
     }
     assert download.INCEPTION_URL.endswith(f"/{inception.FILES[0]}") and download.SHA256 == inception.SHA256
 

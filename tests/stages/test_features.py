@@ -1,5 +1,6 @@
 """Features are computed once for the same images and network, and an interrupted extraction goes on."""
 
+import queue
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,8 +96,9 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, number: int, capsys: pytes
     assert sum(network.seen) == (5 if number == 4 else 10) and "damaged" in capsys.readouterr().err
 
 
-def test_two_at_once_compute_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    waits, goes_on = threading.Event(), threading.Event()
+def test_two_at_once_compute_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits, goes_on, said = threading.Event(), threading.Event(), queue.SimpleQueue[str]()
+    monkeypatch.setattr("iddpm.stages.features.say", said.put)  # of two threads, pytest may lose a captured line
 
     class Slow(Network):
         def __call__(self, images: np.ndarray) -> Features:
@@ -113,8 +115,7 @@ def test_two_at_once_compute_once(tmp_path: Path, capsys: pytest.CaptureFixture[
         )
         threads[-1].start()
         assert waits.wait(30)
-    while "another process is computing them" not in capsys.readouterr().err:
-        assert threads[1].is_alive()
+    assert "another process is computing them" in said.get(timeout=30)
     goes_on.set()
     for thread in threads:
         thread.join(30)

@@ -126,6 +126,44 @@ def test_a_second_width_adds_its_chain(finished: Project) -> None:
     assert repro(finished) == set()
 
 
+NETWORK = """
+from means import Means
+def build(folder):
+    return Means()
+"""
+MEANS = """
+import torch
+class Means(torch.nn.Module):
+    def forward(self, images):
+        return images.float().flatten(2).mean(2)
+"""
+
+
+def test_a_feature_network_concerns_the_evaluations_that_use_it(finished: Project) -> None:
+    folder, params = finished.root / "data" / "raw" / "features", tiny_params()
+    params["evaluations"]["mine"] = params["evaluations"]["ancestral"] | {"features": "module/mine"}
+    finished.write(params)
+    refused = finished.run("iddpm", "check", check=False)
+    assert refused.returncode == 1 and "evaluations.mine.features: " in refused.stderr
+    (folder / "module" / "mine").mkdir()
+    (folder / "module" / "mine" / "network.py").write_text(NETWORK)
+    (folder / "module" / "mine" / "means.py").write_text(MEANS)
+    assert "module/mine/means.py" in finished.run("git", "status", "--short", "-uall").stdout  # may be committed
+    assert repro(finished) == {"evaluate@mine", "report"}
+    protocol = json.loads((finished.root / "runs/evaluations/mine/protocol.json").read_text())
+    assert protocol["distance"] == "fd-mine" and protocol["protocol"]["features"]["name"] == "module/mine"
+    (folder / "module" / "other").mkdir()
+    (folder / "module" / "other" / "network.py").write_text(NETWORK)
+    (folder / "inception" / "weights-inception-2015-12-05-6726825d.pth").write_bytes(b"")
+    (folder / "pixels" / "README.md").write_text("Read me.")
+    assert repro(finished, "--dry") == set()
+    (folder / "module" / "mine" / "means.py").write_text(MEANS.replace("mean(2)", "amax(2)"))
+    assert repro(finished, "--dry") == {"evaluate@mine"}
+    finished.write(tiny_params())
+    finished.run("iddpm", "prune")
+    assert repro(finished) == set()
+
+
 def test_empty_groups_cost_nothing(project: Project) -> None:
     params = tiny_params()
     for group in ("surrogates", "models", "samplings", "surrogate_samplings", "evaluations", "likelihoods"):

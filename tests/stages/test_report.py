@@ -13,14 +13,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from iddpm.checks import load_params
 from iddpm.errors import UserError
 from iddpm.evaluation.grid import image_grid
+from iddpm.evaluation.manifold import compare
 from iddpm.stages.context import Stage
 from iddpm.stages.report import run, write_report
 from iddpm.stages.report.gather import gather
+from iddpm.stages.report.scores import coverage_ceiling
 
 from ..conftest import ROOT, tiny_params, write_tiny_params
 
@@ -57,7 +60,7 @@ class Results:
         for name in (*self.params.samplings, *self.params.surrogate_samplings):
             self.sampled(name)
         for number, name in enumerate(self.params.evaluations):
-            self.evaluated(name, {"frechet_distance": 0.25 + number / 8, "precision": 0.5, "label_accuracy": 0.75})
+            self.evaluated(name, {"frechet_distance": 0.25 + number / 4, "precision": 0.5, "label_accuracy": 0.75})
         for name in self.params.likelihoods:
             self.likelihood(name)
 
@@ -82,6 +85,7 @@ class Results:
         sampling = self.params.samplings.get(name) or self.params.surrogate_samplings[name]
         made = {"images": sampling.count, "sampling_seconds": 2.0, "device": "cpu", "surrogate_evaluations": 0}
         made |= {"network_evaluations": sampling.steps, "params": sampling.model_dump(mode="json")}
+        made["rounding"] = "nearest"
         made["surrogate_evaluations"] = int(name in self.params.surrogate_samplings)
         self.json(f"runs/samples/{name}/record.json", self.record(f"sample@{name}") | made)
         self.picture(f"runs/samples/{name}/grid.png")
@@ -94,11 +98,13 @@ class Results:
         protocol = entry.model_dump(mode="json", exclude={"samples", "dataset", "split", "features", "bootstrap"})
         protocol |= {"features": {"name": entry.features}, "images": images}
         protocol["reference"] = {"images": 1498, "sha256": "7" * 64}
+        protocol["class_probabilities"] = "SVC on pixels (RBF)" if distance == "fd-pixels" else "feature network"
         intervals = {"frechet_distance": [values["frechet_distance"] - 0.0625, values["frechet_distance"] + 0.0625]}
         content = {
             "distance": distance,
             "protocol": protocol,
             "intervals": intervals,
+            "bootstrap": entry.bootstrap,
             "warnings": [],
             "samples": samples,
         }
@@ -180,12 +186,12 @@ def test_numbers_stand_with_their_intervals_and_origin(report: Report) -> None:
         assert text in report.html and text in report.markdown
     assert report.scores == {
         "ancestral.frechet_distance": 0.25, "ancestral.precision": 0.5, "ancestral.label_accuracy": 0.75,
-        "sngan-10.frechet_distance": 0.375, "sngan-10.precision": 0.5, "sngan-10.label_accuracy": 0.75,
+        "sngan-10.frechet_distance": 0.5, "sngan-10.precision": 0.5, "sngan-10.label_accuracy": 0.75,
         "digits.bits_per_dim": 4.5,
     }  # fmt: skip
     with open(report.folder / "scores.csv", newline="") as stream:
         first, second = csv.DictReader(stream)
-    assert first["distance"] == "fd-pixels" and float(second["frechet_distance"]) == 0.375 and first["recall"] == ""
+    assert first["distance"] == "fd-pixels" and float(second["frechet_distance"]) == 0.5 and first["recall"] == ""
 
 
 class References(HTMLParser):
@@ -241,7 +247,9 @@ def test_a_picture_of_another_stage_has_its_place(report: Report, results: Calla
     assert (report.folder / "evaluations-ancestral-nearest.png").exists()
 
 
-EVALUATION = {"samples": "ancestral", "dataset": "digits", "kid_subset_size": 10, "inception_splits": 2}
+EVALUATION = {
+    "samples": "ancestral", "dataset": "digits", "features": "pixels", "kid_subset_size": 10, "inception_splits": 2,
+}  # fmt: skip
 
 
 def test_other_protocols_share_no_table_figure_or_rank(results: Callable[..., Results]) -> None:
@@ -263,16 +271,89 @@ def test_other_protocols_share_no_table_figure_or_rank(results: Callable[..., Re
         assert [name for name in ("fd-pixels", "fd-lite0") if f"<!-- {name} -->" in drawn] == [distance]
 
 
-def test_only_merits_have_a_best(results: Callable[..., Results]) -> None:
-    made = results()
-    for name, authenticity, recall in (("ancestral", 0.5, 0.75), ("sngan-10", 1.0, 0.25)):
-        made.evaluated(
-            name, {"frechet_distance": 1.0, "kid": -authenticity, "authenticity": authenticity, "recall": recall}
-        )
+def test_what_the_best_is_not_told_apart_from_is_marked_with_it(results: Callable[..., Results]) -> None:
+    sampling = {"model": "digits", "steps": 4, "count": 20}
+    made = results(**{"samplings.fewer": sampling, "evaluations.fewer": EVALUATION | {"samples": "fewer"}})
+    values = {
+        "ancestral": {"frechet_distance": 1.0, "frechet_distance_infinity": 0.5, "recall": 0.75, "authenticity": 0.5},
+        "sngan-10": {"frechet_distance": 1.1, "frechet_distance_infinity": 0.4, "recall": 0.5, "authenticity": 0.9},
+        "fewer": {"frechet_distance": 2.0, "frechet_distance_infinity": 0.9, "recall": 0.7, "authenticity": 0.1},
+    }
+    for name, scores in values.items():
+        intervals = {key: [value - 0.06, value + 0.06] for key, value in scores.items() if not key.endswith("infinity")}
+        intervals["kid"] = [-0.002, 0.003]
+        made.evaluated(name, scores | {"kid": scores["recall"] / 1000 - 0.0006}, intervals=intervals)
     report = made.report()
-    assert report.row("`ancestral`")["recall"] == "**0.75**" and report.row("`sngan-10`")["recall"] == "0.25"
-    assert report.row("`sngan-10`")["authenticity"] == "1" and report.row("`sngan-10`")["KID × 1000"] == "**-1,000**"
-    assert report.row("`ancestral`")["fd-pixels"] == "1 (0.938 to 1.06)"  # a tie
+    marked = {
+        column: [report.row(f"`{name}`")[column].startswith("**") for name in values]
+        for column in ("fd-pixels", "recall", "fd-pixels ∞", "authenticity", "KID (pixels) × 1,000")
+    }
+    assert marked["fd-pixels"] == [True, True, False] and marked["recall"] == [True, False, True]
+    assert marked["fd-pixels ∞"] == [False] * 3  # has no intervals
+    assert marked["authenticity"] == [False] * 3  # no merit
+    assert marked["KID (pixels) × 1,000"] == [False] * 3  # nothing is told apart
+
+
+@pytest.mark.parametrize(
+    ("distance", "names"),
+    [
+        ("fd-pixels", ["KID (pixels) × 1,000", "IS (SVC on pixels)"]),
+        ("fd-lite0", ["KID (lite0) × 1,000", "IS (lite0)"]),
+        ("fd-mine", ["KID (mine) × 1,000", "IS (mine)"]),
+        ("FID", ["KID × 1,000", "IS"]),
+    ],
+)
+def test_kid_and_is_of_other_networks_carry_their_name(
+    results: Callable[..., Results], distance: str, names: list[str]
+) -> None:
+    pair = {"ancestral": "coursework-steps/50K"}
+    made = results(
+        {"source": "cifar10", "size": 32}, evaluations={"ancestral": EVALUATION}, **{"report.published": pair}
+    )
+    made.evaluated("ancestral", {"frechet_distance": 1.0, "kid": 0.001, "inception_score": 2.5}, distance)
+    report = made.report()
+    titles = ["evaluation", "network evaluations", distance, *names, "seconds per image"]
+    assert list(report.row("`ancestral` (from")) == titles
+    beside = report.row("`ancestral` (ours")["IS"]
+    assert beside == ("≠ 2.5" if distance == "FID" else f"≠ 2.5 ({names[1]})")  # 2 splits are not 10
+    with open(report.folder / "scores.csv", newline="") as stream:
+        (row,) = csv.DictReader(stream)
+    assert row["distance"] == distance and row["class_probabilities"].startswith("SVC") == (distance == "fd-pixels")
+
+
+def test_a_table_has_its_protocol(results: Callable[..., Results]) -> None:
+    sampling = {"model": "digits", "steps": 4, "count": 20, "weights": "raw"}
+    made = results(**{"samplings.raw": sampling, "evaluations.raw": EVALUATION | {"samples": "raw", "bootstrap": 500}})
+    report = made.report()
+    (table,) = (table for table in report.tables() if table[0] == ["what", "value"])
+    shown = dict(table[1:])
+    assert shown["feature network"] == "pixels" and shown["images generated"] == "20"
+    assert shown["reference"] == "digits" and shown["its images"] == "1,498" and "averaged to pixels" not in shown
+    assert shown["sha256 of these images"] == f"`{'7' * 12}`" and f'title="{"7" * 64}"' in report.html
+    assert shown["reference images of precision, recall, density and coverage"] == "all"
+    assert shown["k of nearest neighbours"] == "3" and shown["images in a subset of KID"] == "10"
+    assert shown["class probabilities of IS"] == "SVC on pixels (RBF)" and shown["seed of scoring"] == "0"
+    assert shown["weights that drew them"] == "ema (`ancestral` and `sngan-10`); raw (`raw`)"
+    assert shown["their rounding to grey levels"] == "nearest" and "500 (`raw`)" in shown["resamples of the intervals"]
+
+
+@pytest.mark.parametrize(("samples", "reference", "neighbours"), [(12, 30, 3), (40, 25, 2)])
+def test_the_ceiling_of_coverage_is_what_perfect_samples_reach(samples: int, reference: int, neighbours: int) -> None:
+    random, reached = np.random.default_rng(0), []
+    for _ in range(300):
+        drawn, real = (torch.from_numpy(random.normal(size=(count, 2))) for count in (samples, reference))
+        reached.append(float(compare(drawn, real, neighbours, None, 0).coverage.mean()))
+    error = np.std(reached) / np.sqrt(len(reached))
+    assert np.mean(reached) == pytest.approx(coverage_ceiling(samples, reference, neighbours), abs=4 * error)
+
+
+def test_the_ceiling_of_coverage_stands_below_the_table(results: Callable[..., Results]) -> None:
+    made = results(**{"evaluations.sngan-10.manifold_reference": 100})
+    for name in ("ancestral", "sngan-10"):
+        made.evaluated(name, {"frechet_distance": 1.0, "coverage": 0.03})
+    report = made.report()
+    for ceiling in (0.039, 0.43):  # of all 1,498, and of 100
+        assert f"a perfect generator would reach a coverage of {ceiling} on average." in report.markdown
 
 
 def test_a_heading_says_in_which_setting_protocols_differ(results: Callable[..., Results]) -> None:
@@ -296,8 +377,13 @@ def test_sampling_seeds_are_shown_as_mean_and_spread(results: Callable[..., Resu
     )
     for name, value in (("ancestral", 0.25), ("second", 0.5), ("again", 0.25), ("fewer", 8.0)):
         made.evaluated(name, {"frechet_distance": value, "precision": 0.5})
-    row = made.report().row("ancestral, 2 seeds")
-    assert row["fd-pixels"] == "0.375 (± 0.18)" and row["precision"] == "0.5 (± 0)"
+    report = made.report()
+    row = report.row("ancestral (2 seeds)")
+    assert row["fd-pixels"] == "**0.375** (-1.21 to 1.96)" and row["precision"] == "0.5"  # 12.7 * 0.125
+    assert "(mean, standard deviation of fd-pixels 0.18; from noise" in row["evaluation"]
+    best = "**0.375** (ancestral (2 seeds), 95 % -1.21 to 1.96; not told apart from `sngan-10`)"
+    assert f"- Lowest fd-pixels, 20 images against the 1,498 train images of digits: {best}" in report.markdown
+    assert "`ancestral`, fd-pixels 0.25\n" in report.markdown and "`second`, fd-pixels 0.5\n" in report.markdown
 
 
 def test_beside_a_published_number_stand_the_differences(results: Callable[..., Results]) -> None:
@@ -310,19 +396,20 @@ def test_beside_a_published_number_stand_the_differences(results: Callable[..., 
     ]  # fmt: skip
     assert (
         table[1][1:3] == ["3.19", "3.17"]
-        and table[2][1].startswith("≠ 0.25 (fd-pixels")
+        and table[2][1].startswith("≠ 0.25 (fd-pixels, 0.188")
         and table[3][2].startswith("≠ 4.5")
     )
     assert table[2][3].startswith("not comparable (differs: dataset, image size, feature network, images generated")
     assert "Nichol &amp; Dhariwal 2021, table 2" in report.html
     differences = {row[0]: row[1:3] for table in report.tables() if "published" in table[0] for row in table[1:]}
     assert differences["dataset"] == ["CIFAR-10", "digits"] and differences["image size"] == ["32", "8"]
+    assert differences["rounding to grey levels"] == ["not stated", "nearest"]
     assert differences["images generated"] == ["50,000", "20"]
-    assert differences["feature network"] == ["2015 Inception", "pixels"]
+    assert differences["feature network"] == ["not stated, but some Inception", "pixels"]
     assert differences["T"] == ["4,000", "20"] and differences["training steps"] == ["500,000", "4"]
 
 
-def test_alike_is_called_comparable_and_silence_uncertain(results: Callable[..., Results]) -> None:
+def test_silence_of_a_source_is_called_uncertain(results: Callable[..., Results]) -> None:
     pairs = {"ancestral": "paper-cifar10/T4000-cosine-hybrid", "sngan-10": "coursework-surrogates/SNGAN-250"}
     made = results({"source": "cifar10", "size": 32}, **{"report.published": pairs})
     for name in pairs:
@@ -334,9 +421,10 @@ def test_alike_is_called_comparable_and_silence_uncertain(results: Callable[...,
         path.write_text(json.dumps(content))
     report = made.report()
     rows = {row[0].split(" ")[0]: row for table in report.tables() if table[0][0] == "result" for row in table[1:]}
-    assert rows["`ancestral`"][1].startswith("3 (FID") and rows["`ancestral`"][-1] == "comparable"
+    assert rows["`ancestral`"][1] == "? 3 (2.94 to 3.06)"
+    assert rows["`ancestral`"][-1] == "not certain (not known: feature network and rounding to grey levels)"
     assert rows["`sngan-10`"][1].startswith("? 3") and rows["`sngan-10`"][-1].startswith(
-        "not certain (not known: images"
+        "not certain (not known: feature network, images generated"
     )
     assert "not an FID" not in report.html
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from iddpm.checks.datasets import check_dataset
+from iddpm.checks.files import missing_files
 from iddpm.checks.models import check_import, check_mixture, check_model, check_surrogate
 from iddpm.checks.report import check_report
 from iddpm.checks.uses import check_evaluation, check_likelihood, check_sampling
@@ -14,9 +15,21 @@ from iddpm.params import Params, read_params
 def load_params(path: Path) -> Params:
     """Read, type-check and cross-check a parameter file; UserError lists every problem with its key."""
     params = read_params(path)
-    if problems := list(contradictions(params)):
-        raise UserError("\n".join(f"{path}: {problem}" for problem in problems))
+    _refuse(path, contradictions(params))
     return params
+
+
+def check_project(root: Path) -> Params:
+    """`load_params` of a project's params.yaml; UserError also lists files that its stages will miss."""
+    path = root / "params.yaml"
+    params = load_params(path)
+    _refuse(path, missing_files(params, root))
+    return params
+
+
+def _refuse(path: Path, problems: Iterator[str]) -> None:
+    if lines := [f"{path}: {problem}" for problem in problems]:
+        raise UserError("\n".join(lines))
 
 
 def contradictions(params: Params) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """Contradictions in what is done with models: samplings, evaluations, likelihoods."""
 
+import math
 from collections.abc import Iterator
 
 from iddpm.checks.references import MODEL_GROUPS, Named, named_model, reference
@@ -174,11 +175,9 @@ def check_evaluation(path: str, evaluation: Evaluation, params: Params) -> Itera
                     f"{evaluation.split} images of {evaluation.dataset}"
                 )
         if sampling is not None:
-            yield from _check_comparable(path, evaluation, named_model(sampling.model, params), card)
+            yield from _check_comparable(path, evaluation, sampling, named_model(sampling.model, params), card)
     if evaluation.manifold_reference is not None and evaluation.neighbours >= evaluation.manifold_reference:
         yield f"{path}.manifold_reference: {evaluation.manifold_reference} is not more than the neighbours"
-    if evaluation.bootstrap == 1:
-        yield f"{path}.bootstrap: 1 resample makes no interval; 0 makes none, 100 will do"
     for what, count in sets.items():
         if evaluation.neighbours >= count:
             yield f"{path}.neighbours: {evaluation.neighbours} neighbours need more than the {count} {what}"
@@ -186,8 +185,14 @@ def check_evaluation(path: str, evaluation: Evaluation, params: Params) -> Itera
             yield f"{path}.kid_subset_size: {evaluation.kid_subset_size} is more than the {count} {what}"
 
 
-def _check_comparable(path: str, evaluation: Evaluation, model: Named | None, card: Card) -> Iterator[str]:
+def _check_comparable(
+    path: str, evaluation: Evaluation, sampling: Sampling, model: Named | None, card: Card
+) -> Iterator[str]:
     """The reference has the samples' size, or is averaged to it as it was for the training of a smaller model."""
+    splits, count = evaluation.inception_splits, sampling.count
+    has_classes = evaluation.features != PIXELS or card.classes
+    if has_classes and (splits - 1) * math.ceil(count / splits) >= count:
+        yield f"{path}.inception_splits: the {count} samples of {evaluation.samples} are too few for {splits} parts"
     if model is None:
         return
     own_images = model.architecture.size is not None and model.dataset == evaluation.dataset
@@ -198,6 +203,8 @@ def _check_comparable(path: str, evaluation: Evaluation, model: Named | None, ca
         )
     elif card.size % model.size:
         yield f"{path}.dataset: its {card.size} pixels are no multiple of the {model.size} of the samples"
+    elif 0 < card.classes < min(model.classes, count):
+        yield f"{path}.dataset: has {card.classes} classes, the samples of {evaluation.samples} are of {model.classes}"
     values = model.size**2 * card.channels
     if evaluation.features == PIXELS and values > MOST_PIXEL_FEATURES:
         yield f"{path}.features: pixels of {_images(model.card, model.size)} are {values} features; take lite0"

@@ -1,6 +1,6 @@
 """Sources of images, webdataset shards, and the exact training stream."""
 
-from iddpm.data.resizing import area_average, to_tensor
+from iddpm.data.resizing import area_average, to_tensor, to_uint8
 from iddpm.data.shards import ShardFolder, write_shards
 from iddpm.data.sources import Card, known_card, open_source
 from iddpm.data.stream import TrainingStream
@@ -13,5 +13,6 @@ __all__ = [
     "known_card",
     "open_source",
     "to_tensor",
+    "to_uint8",
     "write_shards",
 ]

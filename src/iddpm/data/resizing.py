@@ -1,4 +1,4 @@
-"""Changing the size of images."""
+"""Images as tensors and back, and changing their size."""
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,13 @@ def to_tensor(images: npt.NDArray[np.uint8], device: torch.device, size: int | N
     """uint8 [N, H, W, C] -> float32 [N, C, H, W] in [-1, 1] on a device, averaged down to `size` if given."""
     x = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1
     return x if size is None else area_average(x, size, grey_levels=True)
+
+
+def to_uint8(x: Tensor) -> npt.NDArray[np.uint8]:
+    """Images [N, C, H, W] in [-1, 1] -> uint8 [N, H, W, C], rounded to the nearest grey level."""
+    grey = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    array: npt.NDArray[np.uint8] = grey.permute(0, 2, 3, 1).contiguous().cpu().numpy()
+    return array
 
 
 def area_average(x: Tensor, size: int, *, grey_levels: bool = False) -> Tensor:

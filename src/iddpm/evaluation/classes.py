@@ -1,5 +1,6 @@
 """Scores by class: the inception score, and whether an image shows the class that was asked for."""
 
+import math
 import warnings
 
 import numpy as np
@@ -24,8 +25,8 @@ class _Given(nn.Module):
 def inception_score(probabilities: Tensor, splits: int, seed: int) -> tuple[float, float | None]:
     """exp of the mean KL between p(y | x) [N, classes] and its average (Salimans et al. 2016).
 
-    Mean and standard deviation over `splits` parts of a seeded permutation; no deviation of one part. ValueError
-    when the images do not part into so many.
+    Mean and standard deviation (ddof 0) over `splits` parts of a seeded permutation; no deviation of one part.
+    ValueError when the images do not part into so many.
     """
     from torchmetrics.image.inception import InceptionScore
 
@@ -38,7 +39,8 @@ def inception_score(probabilities: Tensor, splits: int, seed: int) -> tuple[floa
         metric = InceptionScore(feature=_Given(), splits=splits)
         metric.update(_log(probabilities))
         mean, deviation = metric.compute()
-    return float(mean), float(deviation) if splits > 1 else None
+    # torchmetrics' deviation has ddof 1
+    return float(mean), float(deviation) * math.sqrt(1 - 1 / splits) if splits > 1 else None
 
 
 def resampled_inception_score(probabilities: Tensor, counts: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,11 +19,10 @@ SAMPLES_PER_DIMENSION = 4
 
 @dataclass(frozen=True, eq=False)
 class Moments:
-    """Mean [D] and covariance [D, D] (ddof 1), float64, of `count` feature vectors."""
+    """Mean [D] and covariance [D, D] (ddof 1), float64, of feature vectors."""
 
     mean: Tensor
     covariance: Tensor
-    count: int
 
     @cached_property
     def root(self) -> Tensor:
@@ -31,13 +31,20 @@ class Moments:
         root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
         return root
 
-    def without(self, features: Tensor) -> "Moments":
-        """Moments of all but these [n, D] of the feature vectors, at the cost of these alone."""
+    def without(self, features: Tensor, count: int) -> "Moments":
+        """Moments of all but these [n, D] of the `count` feature vectors, at the cost of these alone."""
         total, scatter = _sums(features, self.mean)
-        count = self.count - len(features)
-        shift = -total / count
-        scatter = self.covariance * (self.count - 1) - scatter - count * torch.outer(shift, shift)
-        return Moments(self.mean + shift, scatter / (count - 1), count)
+        rest = count - len(features)
+        shift = -total / rest
+        scatter = self.covariance * (count - 1) - scatter - rest * torch.outer(shift, shift)
+        return Moments(self.mean + shift, scatter / (rest - 1))
+
+
+class Limit(NamedTuple):
+    """A distance extrapolated to infinitely many samples, and the standard error of the straight line alone."""
+
+    value: float
+    fit_error: float
 
 
 def moments(features: Tensor) -> Moments:
@@ -46,7 +53,7 @@ def moments(features: Tensor) -> Moments:
     if count < 2:
         raise ValueError(f"a covariance needs at least 2 images, not {count}")
     mean = _sums(features, torch.zeros_like(features[0], dtype=torch.float64), products=False)[0] / count
-    return Moments(mean, _sums(features, mean)[1] / (count - 1), count)
+    return Moments(mean, _sums(features, mean)[1] / (count - 1))
 
 
 def _sums(features: Tensor, centre: Tensor, products: bool = True) -> tuple[Tensor, Tensor]:
@@ -96,15 +103,16 @@ def frechet_standard_error(features: Tensor, samples: Moments, reference: Moment
     for block in torch.split(features, BLOCK):
         centred = block.double() - samples.mean
         influences.append(centred @ by_mean + ((centred @ by_covariance) * centred).sum(1))
-    return float(torch.cat(influences).std()) / math.sqrt(samples.count)
+    return float(torch.cat(influences).std()) / math.sqrt(len(features))
 
 
-def frechet_distance_infinity(features: Tensor, samples: Moments, reference: Moments, seed: int) -> float | None:
+def frechet_distance_infinity(features: Tensor, samples: Moments, reference: Moments, seed: int) -> Limit | None:
     """The distance extrapolated to infinitely many samples (Chong & Forsyth 2020); None with fewer than 4 D.
 
     Distances of 15 random subsets of N / 2 to all of the samples, features [N, D], are fitted linearly in 1 / N;
     this is the value at 0. It may be slightly negative. Only the bias of the finite samples is removed: that of
-    the finite reference stays.
+    the finite reference stays. The fit's error, from its residuals, and `frechet_standard_error` as the legs of a right
+    triangle make a standard error: 0.9 to 1.15 times the spread of many draws with 4 D to 20 D samples.
     """
     count, dimensions = features.shape
     if count < SAMPLES_PER_DIMENSION * dimensions:
@@ -114,5 +122,6 @@ def frechet_distance_infinity(features: Tensor, samples: Moments, reference: Mom
     distances = []
     for number, size in enumerate(sizes):
         left_out = random.permutation(count, number)[size:].to(features.device)
-        distances.append(frechet_distance(samples.without(features[left_out]), reference))
-    return float(np.polyfit(1 / sizes, distances, 1)[1])
+        distances.append(frechet_distance(samples.without(features[left_out], count), reference))
+    line, covariance = np.polyfit(1 / sizes, distances, 1, cov=True)
+    return Limit(float(line[1]), math.sqrt(covariance[1, 1]))

@@ -6,7 +6,7 @@ matters (radii, neighbours) they are computed again from the differences.
 
 Balls are closed, and ties count as inside: the squared distance of x and y may exceed a squared radius by
 TIE * (|x|^2 + |y|^2), far above the rounding of the product and far below what float32 features tell apart. So
-nothing depends on the tiles or the order of summation. The products take 2 D (N^2 + M^2 + N M) floating-point
+no score depends on the tiles or the order of summation. The products take 2 D (N^2 + M^2 + N M) floating-point
 operations for N samples and M reference images.
 """
 
@@ -24,7 +24,11 @@ NEAREST = 5
 ROWS, COLUMNS = 1024, 4096
 TIE = 1e-10
 SPARE = 3
-"""Candidates beyond those asked for, so that where the last few tie the lowest index comes first."""
+"""Candidates beyond those asked for, so that where the last few tie the lowest index comes first. Where more tie, as
+identical images do, which of them are listed is left open; no distance depends on it."""
+THIRDS, PARTITIONS = 3, 7
+"""The samples are parted so many times at random into thirds, each of which is left out."""
+PAIRS_AT_ONCE = 1 << 16
 
 
 class Neighbours(NamedTuple):
@@ -54,13 +58,20 @@ class Comparison:
     """Int64 [R]: the reference images of the four scores."""
     left_out: Neighbours
     """Of each of them among all other reference images: k."""
+    recall_without: Tensor
+    """Float64 [PARTITIONS, THIRDS]: the mean of recall without each third of the samples."""
+    holders: Tensor
+    """Float64 [3, R]: how many samples each reference image's ball holds; the sum of their places; that of squares.
+
+    Of one or two samples the three tell which they are.
+    """
 
 
 def compare(samples: Tensor, reference: Tensor, neighbours: int, chosen: int | None, seed: int) -> Comparison:
     """Compare features [N, D] and [M, D] with k = `neighbours`.
 
     Precision, recall, density and coverage take the first `chosen` images of a seeded permutation of the reference
-    (None: all). ValueError with fewer than k + 1 images on a side.
+    (None: all); others part the samples. ValueError with fewer than k + 1 images on a side.
     """
     used = len(reference) if chosen is None else chosen
     _refuse_too_few(len(samples), len(reference), used, neighbours)
@@ -70,8 +81,10 @@ def compare(samples: Tensor, reference: Tensor, neighbours: int, chosen: int | N
     drawn = _Points(samples, centre, torch.arange(len(samples), device=samples.device))
 
     among_chosen = _neighbours(real_chosen, real_chosen, neighbours, others=True)
-    among_drawn = _neighbours(drawn, drawn, neighbours, others=True)
-    balls = _Balls(drawn, real, among_drawn.distances[:, -1], among_chosen.distances[:, -1])
+    # So many that k of them are left without any third, but for one set in a million.
+    among_drawn = _neighbours(drawn, drawn, min(4 * neighbours + 20, len(samples) - 1), others=True)
+    thirds = _thirds(among_drawn, neighbours, seed)
+    balls = _Balls(drawn, real, among_drawn.distances[:, neighbours - 1], among_chosen.distances[:, -1], thirds)
     nearest = _neighbours(drawn, real, max(NEAREST, neighbours), balls=balls)
 
     # The sorted reference images whose own neighbours are asked for: all of them, if all are chosen.
@@ -85,11 +98,13 @@ def compare(samples: Tensor, reference: Tensor, neighbours: int, chosen: int | N
         precision=(balls.holding > 0).double(),
         density=balls.holding.double() / neighbours,
         recall=balls.recalled.double(),
-        coverage=balls.covered.double(),
+        coverage=(balls.holders[0] > 0).double(),
         nearest=nearest,
         own_distance=left_out.distances[torch.searchsorted(asked, first), 0],
         chosen=real_chosen.order,
         left_out=Neighbours(left_out.indices[row], left_out.distances[row]),
+        recall_without=balls.recalled_without.double().mean(1).view(PARTITIONS, THIRDS),
+        holders=balls.holders,
     )
 
 
@@ -145,7 +160,7 @@ class _Closest:
         self.indices.append(indices[near.indices])
 
     def neighbours(self, block: Tensor, points: _Points, count: int) -> Neighbours:
-        """The `count` nearest, with distances from differences; ties in the order of the indices."""
+        """The `count` nearest, with distances from differences; ties among the candidates in order of the indices."""
         squared, indices = torch.cat(self.squared, 1), torch.cat(self.indices, 1)
         kept = squared.topk(min(self.count, squared.shape[1]), dim=1, largest=False).indices
         indices = indices.gather(1, kept).sort(dim=1).values
@@ -156,14 +171,36 @@ class _Closest:
         return Neighbours(indices.gather(1, nearest), distances.gather(1, nearest))
 
 
+def _thirds(nearest: Neighbours, neighbours: int, seed: int) -> Tensor:
+    """Squared radii float64 [N, PARTITIONS * THIRDS] of samples' balls without each third; -inf of its own samples.
+
+    `nearest` are each sample's nearest others. Where fewer than k of these are left, the farthest stands in.
+    """
+    (count, candidates), reaches = nearest.indices.shape, []
+    random = PositionalRandom(seed, "evaluation/manifold/thirds")
+    for partition in range(PARTITIONS):
+        third = random.permutation(count, partition).to(nearest.indices.device) % THIRDS
+        for out in range(THIRDS):
+            left = (third[nearest.indices] != out).cumsum(1)
+            place = (left < neighbours).sum(1, keepdim=True).clamp(max=candidates - 1)
+            reaches.append(nearest.distances.gather(1, place).square()[:, 0].masked_fill(third == out, -torch.inf))
+    return torch.stack(reaches, 1)
+
+
 class _Balls:
     """Which samples and chosen reference images (the first of the reference) lie in whose ball."""
 
-    def __init__(self, drawn: _Points, real: _Points, drawn_radii: Tensor, real_radii: Tensor) -> None:
+    def __init__(
+        self, drawn: _Points, real: _Points, drawn_radii: Tensor, real_radii: Tensor, reach_without: Tensor
+    ) -> None:
         self.drawn, self.real = drawn, real
         self.drawn_reach, self.real_reach = drawn_radii.square(), real_radii.square()
+        self.reach_without, self.furthest = reach_without, reach_without.amax(1, keepdim=True)
+        self.powers = torch.vander(drawn.order.double(), 3, increasing=True).T.contiguous()
         self.holding = torch.zeros_like(self.drawn_reach, dtype=torch.int32)
-        self.covered, self.recalled = (torch.zeros_like(self.real_reach, dtype=torch.bool) for _ in range(2))
+        self.holders = self.powers.new_zeros(3, len(real_radii))
+        self.recalled = torch.zeros_like(self.real_reach, dtype=torch.bool)
+        self.recalled_without = self.recalled.repeat(reach_without.shape[1], 1)
 
     def add(self, squared: Tensor, place: slice, columns: slice) -> None:
         """A tile of samples at `place` and reference images at `columns`."""
@@ -173,8 +210,17 @@ class _Balls:
             squared = squared[:, : columns.stop - columns.start] - slack
             within = squared <= self.real_reach[columns]
             self.holding[place] += within.sum(1, dtype=torch.int32)
-            self.covered[columns] |= within.any(0)
+            self.holders[:, columns] += self.powers[:, place] @ within.double()
             self.recalled[columns] |= (squared <= self.drawn_reach[place, None]).any(0)
+            self._recall_without(squared, place, columns)
+
+    def _recall_without(self, squared: Tensor, place: slice, columns: slice) -> None:
+        """Whatever third is left out, most images are soon known to be recalled; then few pairs are near enough."""
+        in_doubt = ~self.recalled_without[:, columns].all(0)
+        for pairs in torch.split(((squared <= self.furthest[place]) & in_doubt).nonzero(), PAIRS_AT_ONCE):
+            row, column = pairs.unbind(1)
+            pair, third = (squared[row, column, None] <= self.reach_without[place][row]).nonzero(as_tuple=True)
+            self.recalled_without[third, columns.start + column[pair]] = True
 
 
 def _neighbours(

@@ -14,7 +14,7 @@ Score = Literal["fid", "is", "precision", "recall", "nll", "samples_per_s", "tra
 
 
 INCEPTION = "2015 Inception"
-"""The network whose Frechet distance alone is the FID."""
+"""The network whose Frechet distance alone is the FID; with which weights and resize, a source has yet to state."""
 
 
 class Protocol(Section):
@@ -22,15 +22,16 @@ class Protocol(Section):
 
     dataset: str
     size: int
-    features: str | None = INCEPTION
+    features: str | None = None
     images: int | None = None
-    reference_split: str | None = "train"
+    rounding: str | None = None
+    reference_split: str | None = None
     reference_images: int | None = None
     manifold_reference: int | None = None
     neighbours: int | None = None
     inception_splits: int | None = None
     likelihood_split: str | None = None
-    likelihood_terms: str | None = "all T"
+    likelihood_terms: str | None = None
     hardware: str | None = None
     conditioning: str | None = None
     timesteps: int | None = None
@@ -38,7 +39,7 @@ class Protocol(Section):
     objective: str | None = None
     iterations: int | None = None
     weights: str | None = None
-    start: str | None = "noise"
+    start: str | None = None
     sampler: str | None = None
     steps: int | None = None
 
@@ -58,6 +59,7 @@ ASPECTS = {
     "size": Aspect("image size", _ANY),
     "features": Aspect("feature network", _OF_IMAGES),
     "images": Aspect("images generated", _OF_IMAGES),
+    "rounding": Aspect("rounding to grey levels", _OF_IMAGES),
     "reference_split": Aspect("reference", frozenset(("fid", "precision", "recall"))),
     "reference_images": Aspect("reference images", frozenset(("fid",))),
     "manifold_reference": Aspect("reference images of precision and recall", _MANIFOLDS),
@@ -104,7 +106,8 @@ class PublishedResult(NamedTuple):
             relevant = aspect.bears_on.intersection(scores) or (not aspect.bears_on and _made(key, scores))
             same = _same(key, theirs, own)
             if relevant and not same and (theirs, own) != (None, None):
-                found.append(Difference(aspect, _shown(theirs), _shown(own), same))
+                some = ", but some Inception" if (key, theirs) == ("features", None) else ""
+                found.append(Difference(aspect, _shown(theirs) + some, _shown(own), same))
         return found
 
 
@@ -159,6 +162,8 @@ def _made(key: str, scores: Collection[Score]) -> bool:
 
 
 def _same(key: str, theirs: object, own: object) -> bool | None:
+    if key == "features" and own not in (None, INCEPTION):
+        return theirs == own  # published scores are by some Inception, stated or not
     if theirs is None or own is None:
         return None
     if key == "dataset":

@@ -1,5 +1,6 @@
 """Every score of one set of images against another, with 95 % intervals."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,12 +19,14 @@ from iddpm.evaluation.classes import (
 )
 from iddpm.evaluation.frechet import (
     SAMPLES_PER_DIMENSION,
+    Moments,
     frechet_distance,
     frechet_distance_infinity,
     frechet_standard_error,
     moments,
 )
 from iddpm.evaluation.images import ImageSet
+from iddpm.evaluation.jackknife import coverage_error, recall_error
 from iddpm.evaluation.kernel import kernel_distance, standard_error
 from iddpm.evaluation.manifold import NEAREST, Comparison, compare
 from iddpm.evaluation.nearest import Nearest, distance_ratio, identical_images
@@ -32,6 +35,8 @@ from iddpm.randomness import PositionalRandom
 
 LITTLE_BIAS_FROM = 10_000
 """Images of a side; with fewer, the Frechet distance comes with a warning."""
+BEYOND_ROUNDING = 1e-9
+"""Relative: more than what rounding makes of equal distances."""
 RESAMPLES_AT_ONCE = 50
 CONFIDENCE = 0.95
 ORDER = (
@@ -64,6 +69,8 @@ class ScoredSet:
     probabilities: Tensor | None
     labels: npt.NDArray[np.int64] | None
     images: ImageSet
+    moments: Moments | None = None
+    """Of the features of a whole dataset, of which `features` are a part."""
 
 
 @dataclass(eq=False)
@@ -89,11 +96,11 @@ class Scores:
 def score(samples: ScoredSet, reference: ScoredSet, settings: ScoreSettings) -> Scores:
     """All scores of samples against a reference; the same for the same `settings`, whatever the global generators.
 
-    Intervals tell the chance in the samples at 95 %, and count what they are compared with as fixed; the bias of a
-    finite number of samples is not in them. recall and coverage have none: all samples together make the manifold, so
-    that no resampling of images tells their spread; several sampling seeds do. Means over images: percentiles of
-    bootstrap resamples. frechet_distance: normal, from its jackknife, and inception_score: normal, from the spread of
-    its resamples; the resampled values themselves have more bias than the value. kid: Student's t over the subsets.
+    Intervals tell at 95 % the chance in the samples. The reference counts as fixed, except for kid, whose subsets of it
+    differ; the bias of a finite number of samples is not in them. Means over images: percentiles of bootstrap
+    resamples. frechet_distance and frechet_distance_infinity: normal, from the jackknife; inception_score: normal, from
+    the spread of its resamples, since the resampled values themselves have more bias than the value. recall and
+    coverage: normal, by leaving samples out. kid: Student's t over the subsets.
 
     ValueError, beginning with the setting where one is at fault, when the sets cannot be compared.
     """
@@ -108,12 +115,11 @@ def score(samples: ScoredSet, reference: ScoredSet, settings: ScoreSettings) -> 
     of_samples = {
         "precision": comparison.precision,
         "density": comparison.density,
-        # beyond what rounding makes of equal distances
-        "authenticity": torch.from_numpy(scores.nearest.ratio > 1 + 1e-9).to(comparison.density),
+        "authenticity": torch.from_numpy(authentic(scores.nearest.ratio)).to(comparison.density),
     }
     of_samples |= _label_accuracy(scores, comparison, samples, reference, settings)
     _means(scores, of_samples, settings)
-    scores.values |= {"recall": float(comparison.recall.mean()), "coverage": float(comparison.coverage.mean())}
+    _coverage(scores, comparison, settings)
     _inception_score(scores, samples, reference, settings)
     _frechet(scores, samples, reference, settings)
     scores.values = {name: scores.values[name] for name in ORDER if name in scores.values}
@@ -132,8 +138,6 @@ def _refuse_unlike(samples: ScoredSet, reference: ScoredSet, settings: ScoreSett
             raise ValueError(f"features of {part.images.name} are not all finite")
         if len(part.features) < 2:
             raise ValueError(f"{part.images.name}: scores need more than {len(part.features)} images")
-    if settings.bootstrap == 1:
-        raise ValueError("bootstrap: 1 resample makes no interval; take 0, or 100")
 
 
 def _shown(shape: tuple[int, int, int]) -> str:
@@ -148,6 +152,12 @@ def _nearest(comparison: Comparison, samples: ImageSet, reference: ImageSet) -> 
         ratio=distance_ratio(distances[:, 0], comparison.own_distance.cpu().numpy()),
         copies=identical_images(samples, reference),
     )
+
+
+def authentic(ratio: npt.NDArray[np.float64]) -> npt.NDArray[np.bool_]:
+    """Whether samples are farther from their nearest reference image than that one from its nearest other, [N]."""
+    authentic: npt.NDArray[np.bool_] = ratio > 1 + BEYOND_ROUNDING
+    return authentic
 
 
 def _label_accuracy(
@@ -194,7 +204,7 @@ def _resampled(statistic: Callable[[Tensor], Tensor], data: Tensor, settings: Sc
 
 
 def _inception_score(scores: Scores, samples: ScoredSet, reference: ScoredSet, settings: ScoreSettings) -> None:
-    probabilities, source = samples.probabilities, "feature network"
+    probabilities, source = samples.probabilities, f"classes of {settings.features}"
     if settings.features == "pixels" and reference.labels is not None:
         probabilities = small_image_probabilities(samples.features, reference.features, reference.labels)
         source = "SVC on pixels (RBF), calibrated, trained on the reference images"
@@ -219,31 +229,46 @@ def _kernel(scores: Scores, samples: ScoredSet, reference: ScoredSet, settings: 
         return
     scores.values["kid_standard_error"] = error
     if settings.bootstrap:
-        reach = float(stdtrit(len(parts) - 1, (1 + CONFIDENCE) / 2)) * error
-        scores.intervals["kid"] = (value - reach, value + reach)
+        scores.intervals["kid"] = _student(value, error, len(parts))
+
+
+def _coverage(scores: Scores, comparison: Comparison, settings: ScoreSettings) -> None:
+    """How much of the reference is held; a manifold is made by all samples, so that no mean over them tells it."""
+    errors = {
+        "recall": recall_error(comparison.recall_without),
+        "coverage": coverage_error(comparison.holders, len(comparison.precision)),
+    }
+    for name, error in errors.items():
+        scores.values[name] = value = float(getattr(comparison, name).mean())
+        if settings.bootstrap:
+            low, high = _normal(value, error, least=0.0)
+            scores.intervals[name] = (low, min(high, 1.0))
 
 
 def _frechet(scores: Scores, samples: ScoredSet, reference: ScoredSet, settings: ScoreSettings) -> None:
-    drawn, real = moments(samples.features), moments(reference.features)
+    drawn, real = moments(samples.features), reference.moments or moments(reference.features)
     scores.values["frechet_distance"] = value = frechet_distance(drawn, real)
+    limit = frechet_distance_infinity(samples.features, drawn, real, settings.seed)
+    if limit is not None:
+        scores.values["frechet_distance_infinity"] = limit.value
     if settings.bootstrap:
         error = frechet_standard_error(samples.features, drawn, real)
         scores.intervals["frechet_distance"] = _normal(value, error, least=0.0)
-    limit = frechet_distance_infinity(samples.features, drawn, real, settings.seed)
-    if limit is not None:
-        scores.values["frechet_distance_infinity"] = limit
-    scores.warnings += _bias_warnings(samples.features.shape, len(reference.features), limit)
+        if limit is not None:
+            scores.intervals["frechet_distance_infinity"] = _normal(limit.value, math.hypot(error, limit.fit_error))
+    real_count = None if reference.moments else len(reference.features)
+    scores.warnings += bias_warnings(samples.features.shape, real_count, limit is not None)
 
 
-def _bias_warnings(shape: torch.Size, reference: int, limit: float | None) -> list[str]:
+def bias_warnings(shape: torch.Size, reference: int | None, extrapolated: bool) -> list[str]:
+    """Of samples' features of this shape and so many reference images; None: moments of a whole dataset."""
     (count, dimensions), found = shape, []
-    if min(count, reference) < LITTLE_BIAS_FROM:
-        extrapolated = "" if limit is None else "; frechet_distance_infinity is without the samples' part"
-        found.append(
-            f"frechet_distance is biased upwards with fewer than {LITTLE_BIAS_FROM:,} images "
-            f"({count:,} samples, {reference:,} reference images){extrapolated}"
-        )
-    if limit is None:
+    counts = {"samples": count} | ({} if reference is None else {"reference images": reference})
+    if min(counts.values()) < LITTLE_BIAS_FROM:
+        of = ", ".join(f"{number:,} {name}" for name, number in counts.items())
+        instead = "; frechet_distance_infinity is without the samples' part" if extrapolated else ""
+        found.append(f"frechet_distance is biased upwards with fewer than {LITTLE_BIAS_FROM:,} images ({of}){instead}")
+    if not extrapolated:
         found.append(
             f"frechet_distance_infinity needs {SAMPLES_PER_DIMENSION * dimensions:,} samples "
             f"({SAMPLES_PER_DIMENSION} for each of {dimensions:,} features), here are {count:,}"
@@ -251,6 +276,11 @@ def _bias_warnings(shape: torch.Size, reference: int, limit: float | None) -> li
     return found
 
 
-def _normal(value: float, error: float, least: float) -> tuple[float, float]:
+def _normal(value: float, error: float, least: float = -math.inf) -> tuple[float, float]:
     reach = float(ndtri((1 + CONFIDENCE) / 2)) * error
     return max(value - reach, least), value + reach
+
+
+def _student(value: float, error: float, parts: int) -> tuple[float, float]:
+    reach = float(stdtrit(parts - 1, (1 + CONFIDENCE) / 2)) * error
+    return value - reach, value + reach

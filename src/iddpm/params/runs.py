@@ -1,9 +1,11 @@
 """What is done with finished models: samples, their scores, likelihoods, the report."""
 
+import re
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
+from pydantic_core import PydanticCustomError
 
 from iddpm.diffusion import Handover, Sampler
 from iddpm.params.base import Name, Section, Split, Steps, Weights
@@ -24,14 +26,27 @@ class Splits(StrEnum):
     BOTH = "both"
 
 
+def _known_features(name: str) -> str:
+    if re.fullmatch(r"pixels|lite0|inception|module/[A-Za-z0-9_-]+", name) is None:
+        raise PydanticCustomError("features", "choose lite0, inception, pixels or module/NAME")
+    return name
+
+
 FeaturesName = Annotated[
     str,
+    AfterValidator(_known_features),
     Field(
-        pattern=r"^(pixels|lite0|inception|module/[A-Za-z0-9_-]+)$",
         description="Where distances are measured: pixels (grey levels in [0, 1]); lite0 (embedded ImageNet network, "
-        "fd-lite0); inception (the 2015 network of published FIDs); module/NAME (data/raw/features/NAME/network.py).",
+        "fd-lite0); inception (the 2015 network of published FIDs); module/NAME, a network of your own. What it needs "
+        "lies in data/raw/features, in the folder of its name, on which the evaluation depends."
     ),
 ]
+
+
+def _none_or_enough(resamples: int) -> int:
+    if 0 < resamples < 100:  # too few for quantiles of 2.5 %
+        raise PydanticCustomError("resamples", "choose 0, or 100 and more")
+    return resamples
 
 
 class Sampling(Section):
@@ -72,7 +87,7 @@ class SurrogateSampling(Sampling):
 class ScoreSettings(Section):
     """What a score depends on besides the two sets of images."""
 
-    features: FeaturesName = "pixels"
+    features: FeaturesName
     neighbours: int = Field(3, ge=1, description="k of precision, recall, density, coverage and the k-NN label vote.")
     manifold_reference: int | None = Field(
         None, ge=2, description="Reference images of precision, recall, density and coverage; null takes all."
@@ -81,8 +96,8 @@ class ScoreSettings(Section):
         250, ge=2, description="Images of each of the disjoint subsets that KID averages over."
     )
     inception_splits: int = Field(10, ge=1, description="Parts over which the inception score is averaged.")
-    bootstrap: int = Field(
-        100, ge=0, description="Resamples of the 95 % intervals (the distance's is a jackknife); 0: none."
+    bootstrap: Annotated[int, AfterValidator(_none_or_enough)] = Field(
+        1000, ge=0, description="Resamples of the 95 % intervals, 100 or more (the distance's is a jackknife); 0: none."
     )
     seed: int = Field(0, ge=0, description="Of subsets, splits and resamples.")
 

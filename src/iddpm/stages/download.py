@@ -38,7 +38,7 @@ class Download(NamedTuple):
 
 DOWNLOADS = {
     "cifar10": Download("CIFAR-10", "cifar10", 171, download_cifar10),
-    "inception": Download("The Inception network of published FIDs", "features", 96, download_inception),
+    "inception": Download("The Inception network of published FIDs", "features/inception", 96, download_inception),
 }
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from iddpm.data import to_uint8
 from iddpm.diffusion import (
     ChainState,
     GaussianDiffusion,
@@ -35,13 +36,6 @@ MOMENTS = 8
 """Of a chain that are shown, its beginning and its end among them."""
 INTERPOLATED = 8
 """Images from one end of an interpolation to the other."""
-
-
-def to_uint8(x: Tensor) -> Images:
-    """Images [N, C, H, W] in [-1, 1] -> uint8 [N, H, W, C], rounded to the nearest grey level."""
-    grey = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    array: Images = grey.permute(0, 2, 3, 1).contiguous().cpu().numpy()
-    return array
 
 
 @dataclass(frozen=True)

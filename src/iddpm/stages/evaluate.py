@@ -8,22 +8,31 @@ import json
 import math
 import shutil
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from iddpm.data import Card, ShardFolder
 from iddpm.errors import UserError
 from iddpm.evaluation import ScoredSet, Scores, nearest_figure, score
-from iddpm.evaluation.features import MOST_PIXEL_FEATURES, PIXELS, FeatureNetwork, open_network
-from iddpm.evaluation.images import ImageSet, NpzImages, ShardImages
+from iddpm.evaluation.features import (
+    FEATURE_NETWORKS,
+    MOST_PIXEL_FEATURES,
+    PIXELS,
+    FeatureNetwork,
+    find_files,
+    open_network,
+)
+from iddpm.evaluation.frechet import Moments
+from iddpm.evaluation.images import ImageSet, NpzImages, ShardImages, Statistics
 from iddpm.params import Evaluation, ScoreSettings
 from iddpm.stages.context import Stage, running, say, software
 from iddpm.stages.features import features_of
-from iddpm.training.device import resolve_device
+from iddpm.training.device import device_name, resolve_device
 
-FEATURE_NETWORKS = "data/raw/features"
 CACHE = "work/features"
 PROTOCOL, SCORES = "protocol.json", "scores.json"
 
@@ -33,7 +42,8 @@ def run(stage: Stage) -> None:
     evaluation: Evaluation = stage.entry
     samples_path = stage.input(f"runs/samples/{evaluation.samples}")
     shards_path = stage.input(f"data/shards/{evaluation.dataset}")
-    stage.input(FEATURE_NETWORKS)
+    find_files(evaluation.features, stage.root / FEATURE_NETWORKS)
+    stage.input(f"{FEATURE_NETWORKS}/{evaluation.features}")
     metrics, output = f"runs/metrics/{stage.name}.json", f"runs/evaluations/{stage.name}"
     with running(stage):
         samples = NpzImages(samples_path / "samples.npz")
@@ -51,7 +61,7 @@ def run(stage: Stage) -> None:
                 "index_sha256": stage.inputs[f"data/shards/{evaluation.dataset}"],
             },
             "samples": json.loads((samples_path / "record.json").read_text()),
-            "record": stage.record(),
+            "record": stage.record() | {"device": device_name(device)},
         }
         with stage.output_folder(output) as folder:
             write_protocol(folder, samples, reference, evaluation, network, scores, about)
@@ -84,7 +94,8 @@ def score_sets(
 ) -> Scores:
     """Features of both sets, from the cache where they are known, and every score of them; UserError names a setting.
 
-    Both sets have images of one size and number of channels.
+    Both sets have images of one size and number of channels. Of a reference with statistics of Inception features, as
+    OpenAI's files are, an FID is one to these statistics, and all else to the images.
     """
     if samples.shape != reference.shape:
         height, width, channels = samples.shape
@@ -96,24 +107,48 @@ def score_sets(
     values = math.prod(samples.shape)
     if settings.features == PIXELS and values > MOST_PIXEL_FEATURES:
         raise UserError(f"{samples.name}: pixels of these images are {values} features; take lite0 or inception")
-    sets = []
-    for images in (samples, reference):
-        features, probabilities = features_of(images, network, cache)
-        sets.append(
-            ScoredSet(
-                torch.from_numpy(features).to(device),
-                None if probabilities is None else torch.from_numpy(probabilities).to(device),
-                images.labels,
-                images,
-            )
-        )
-    say(f"{samples.name}: {samples.count} images against {reference.count} of {reference.name}, {network.distance}")
+    statistics = _frechet_reference(reference, network)  # read before hours of work
+    sets = [_scored_set(images, network, cache, device) for images in (samples, reference)]
+    if statistics is not None:
+        sets[1] = replace(sets[1], moments=_moments(statistics, reference.name, sets[1].features))
+    against = f"{reference.count} of {reference.name}" + (" and its mu and sigma" if statistics else "")
+    say(f"{samples.name}: {samples.count} images against {against}, {network.distance}")
     try:
         scores = score(sets[0], sets[1], settings)
     except ValueError as error:
         raise UserError(f"{samples.name}: {error}") from None
-    scores.warnings += [images.note for images in (samples, reference) if images.note]
+    scores.warnings += [*samples.notes, *reference.notes]
+    if statistics is None and reference.statistics is not None:
+        scores.warnings.append(
+            f"{reference.name}: its mu and sigma are of Inception features and not used; {network.distance} is one to "
+            f"its {reference.count:,} images"
+        )
     return scores
+
+
+def _frechet_reference(reference: ImageSet, network: FeatureNetwork) -> Statistics | None:
+    """What the Frechet distance is taken to in place of the reference's images."""
+    return reference.statistics if network.distance == "FID" else None
+
+
+def _scored_set(images: ImageSet, network: FeatureNetwork, cache: Path, device: torch.device) -> ScoredSet:
+    features, probabilities = features_of(images, network, cache)
+    return ScoredSet(
+        torch.from_numpy(features).to(device),
+        None if probabilities is None else torch.from_numpy(probabilities).to(device),
+        images.labels,
+        images,
+    )
+
+
+def _moments(statistics: Statistics, name: str, features: Tensor) -> Moments:
+    """On the features' device; UserError when they are of another number of features."""
+    if len(statistics.mean) != features.shape[1]:
+        raise UserError(
+            f"{name}: mu and sigma are of {len(statistics.mean)} features; those of Inception are {features.shape[1]}"
+        )
+    mean, covariance = (torch.from_numpy(array).to(features.device) for array in statistics[:2])
+    return Moments(mean, covariance)
 
 
 def evaluate_to_folder(
@@ -126,7 +161,8 @@ def evaluate_to_folder(
     if out.exists():
         raise UserError(f"{out}: exists already; name a folder to be made")
     network = open_network(settings.features, root / FEATURE_NETWORKS, device)
-    about = {"reference": {"name": reference.name}, "samples": _made(samples), "record": software(root)}
+    about = {"reference": {"name": reference.name}, "samples": _made(samples)}
+    about["record"] = software(root) | {"device": device_name(device)}
     temporary = _beside(out)  # before hours of work
     try:
         scores = score_sets(samples, reference, settings, network, root / CACHE, device)
@@ -178,10 +214,12 @@ def write_protocol(
 ) -> None:
     """protocol.json, and the nearest reference images as a picture and a table."""
     fixed = settings.model_dump(mode="json", include=set(ScoreSettings.model_fields) - {"features", "bootstrap"})
+    statistics = _frechet_reference(reference, network)
     protocol = {
         "features": network.identity,
         "images": samples.count,
         "reference": {"images": reference.count, "sha256": reference.sha256},
+        **({} if statistics is None else {"frechet_reference": {"sha256": statistics.sha256}}),
         **fixed,
         **scores.about,
     }

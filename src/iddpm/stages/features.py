@@ -59,8 +59,12 @@ def _kept_features(images: ImageSet, network: FeatureNetwork, batches: KeptBatch
             progress.to(max(finished, number * IMAGES_PER_FILE + first + len(parts[-1]["features"])))
         return _joined(parts)
 
-    files = range(-(-images.count // IMAGES_PER_FILE))
-    arrays = _joined([batches.get(number * IMAGES_PER_FILE, partial(extract, number)) for number in files])
+    arrays: Arrays = {}
+    for first in range(0, images.count, IMAGES_PER_FILE):
+        part = batches.get(first, partial(extract, first // IMAGES_PER_FILE))
+        for name, values in part.items():
+            whole = arrays.setdefault(name, np.empty((images.count, *values.shape[1:]), values.dtype))
+            whole[first : first + len(values)] = values
     progress.close()
     return Features(arrays["features"], arrays.get("probabilities"))
 

@@ -7,12 +7,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from iddpm.data import ShardFolder
+from iddpm.data import ShardFolder, to_uint8
 from iddpm.diffusion import GaussianDiffusion, Sampler, ddim_encode, reverse_chain
 from iddpm.errors import UserError
 from iddpm.evaluation.grid import image_grid
 from iddpm.params import Device, Split, Weights
-from iddpm.stages.draw import to_uint8
 from iddpm.stages.models import DiffusionModel, Images, Labels
 
 SHOWN_DEVIATIONS = 3.0

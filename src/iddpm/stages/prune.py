@@ -5,7 +5,7 @@ from pathlib import Path
 
 import yaml
 
-from iddpm.checks import load_params
+from iddpm.checks import check_project
 
 OUTPUT_FOLDERS = {
     "data/shards": ("datasets",),
@@ -23,7 +23,7 @@ def prune(root: Path) -> list[str]:
 
     The report depends on whole folders, so an output left behind by a removed entry would make it run again.
     """
-    params = load_params(root / "params.yaml")
+    params = check_project(root)
     lock = root / "dvc.lock"
     stages = (yaml.safe_load(lock.read_text()) or {}).get("stages", {}) if lock.exists() else {}
     cached = {out["path"] for stage in stages.values() for out in stage.get("outs", [])}

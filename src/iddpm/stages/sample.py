@@ -13,6 +13,7 @@ from iddpm.stages.context import Stage, fingerprint, running
 from iddpm.stages.draw import INTERPOLATED, Drawn, Start, draw, interpolate, plan_chains
 from iddpm.stages.models import DiffusionModel, GanModel, Images, Labels
 from iddpm.stages.progress import Progress
+from iddpm.training.device import device_name
 
 GRID_IMAGES = 100
 
@@ -63,7 +64,7 @@ def run(stage: Stage) -> None:
                 "images_per_second": round(sampling.count / seconds, 3),
                 "network_evaluations": chains.network_evaluations,
                 "surrogate_evaluations": chains.surrogate_evaluations,
-                "device": model.device.type,
+                "device": device_name(model.device),
                 "samples_sha256": fingerprint(folder / "samples.npz"),
             }
             (folder / "record.json").write_text(json.dumps(record, indent=2) + "\n")

@@ -18,6 +18,11 @@ def resolve_device(device: Device) -> torch.device:
     return torch.device("cuda", torch.cuda.current_device())
 
 
+def device_name(device: torch.device) -> str:
+    """As it stands in a record: cpu, or cuda and what GPU that was."""
+    return f"cuda ({torch.cuda.get_device_name(device)})" if device.type == "cuda" else device.type
+
+
 def _ask_for_determinism() -> None:
     """The same kernels in every run: a resumed run must equal an uninterrupted one."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -207,13 +207,18 @@ def _interpolated(x: Tensor, size: int, dim: int) -> Tensor:
     return first + (second - first) * weights
 
 
-def open_inception(folder: Path, device: torch.device) -> ModuleFeatures:
-    """The network with the weights in `folder` (data/raw/features). UserError when none or others lie there."""
+def find_weights(folder: Path) -> Path:
+    """The file of weights in `folder`, under either name. UserError when there is none."""
     path = next((folder / name for name in FILES if (folder / name).is_file()), None)
     if path is None:
         raise UserError(f"{folder / WEIGHTS}: missing; {DOWNLOAD}, or put your copy there")
+    return path
+
+
+def open_inception(folder: Path, device: torch.device) -> ModuleFeatures:
+    """The network with the weights in `folder`. UserError when none or others lie there."""
     inception = Inception()
-    inception.load_state_dict(load_weights(path, SHA256, DOWNLOAD))
+    inception.load_state_dict(load_weights(find_weights(folder), SHA256, DOWNLOAD))
     identity = {
         "name": "inception",
         "weights_sha256": SHA256,

@@ -1,7 +1,9 @@
-"""A user's own feature network: NAME/network.py in data/raw/features, which defines build(folder) -> nn.Module."""
+"""A user's own feature network: a folder with network.py, which defines build(folder) -> nn.Module."""
 
 import contextlib
 import hashlib
+import pkgutil
+import sys
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,16 +18,46 @@ from iddpm.evaluation.features.network import ModuleFeatures
 FILE = "network.py"
 
 
+class Siblings:
+    """The files beside a network.py, which its code may import: while it is loaded and runs, and only then.
+
+    Outside, neither sys.path nor sys.modules show them, so that networks may have files of the same names.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._imported = folder, dict[str, ModuleType]()
+
+    @contextlib.contextmanager
+    def importable(self) -> Iterator[None]:
+        names = {module.name for module in pkgutil.iter_modules([str(self._folder)])} - sys.stdlib_module_names
+        others, bytecode = _taken(names), sys.dont_write_bytecode
+        sys.modules.update(self._imported)
+        sys.path.insert(0, str(self._folder))
+        sys.dont_write_bytecode = True  # evaluations depend on this folder
+        try:
+            yield
+        finally:
+            sys.dont_write_bytecode = bytecode
+            sys.path.remove(str(self._folder))
+            self._imported = _taken(names)
+            sys.modules.update(others)
+
+
+def _taken(names: set[str]) -> dict[str, ModuleType]:
+    """The imported modules and packages of these names, no longer among the imported."""
+    return {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] in names}
+
+
 class CheckedModule(nn.Module):
     """A user's module whose errors, and outputs that are no features, become a UserError of one line."""
 
-    def __init__(self, module: nn.Module, file: Path) -> None:
+    def __init__(self, module: nn.Module, file: Path, siblings: Siblings) -> None:
         super().__init__()
-        self.module, self._file = module, file
+        self.module, self._file, self._siblings = module, file, siblings
         self._widths: dict[str, int] | None = None
 
     def forward(self, images: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        with _user_errors(self._file):
+        with _user_errors(self._file), self._siblings.importable():
             outputs = self.module(images)
         named = {"features": outputs} if isinstance(outputs, Tensor) else {}
         if isinstance(outputs, tuple | list) and len(outputs) == 2:
@@ -50,25 +82,30 @@ class CheckedModule(nn.Module):
         return named["features"] if len(named) == 1 else (named["features"], named["logits"])
 
 
-def open_module(folder: Path, device: torch.device) -> ModuleFeatures:
-    """UserError names the file and line when it is missing, fails, or builds no module."""
+def find_code(folder: Path) -> Path:
+    """The code of the network in `folder`. UserError when it is missing."""
     file = folder / FILE
     if not file.is_file():
         raise UserError(f"{file}: missing; features: module/{folder.name} needs it")
-    sha256 = _sha256(folder)
-    with _user_errors(file):
-        module = ModuleType(folder.name)
-        module.__file__ = str(file)
-        # compiled here, as an import would write __pycache__ into a folder that evaluations depend on
+    return file
+
+
+def open_module(folder: Path, device: torch.device) -> ModuleFeatures:
+    """UserError names the file and line when it is missing, fails, or builds no module."""
+    file, sha256, siblings = find_code(folder), _sha256(folder), Siblings(folder)
+    # registered under a name of its own, as dataclasses and pickle look for a class in its module
+    module = sys.modules[f"iddpm_features_{sha256}"] = ModuleType(f"iddpm_features_{sha256}")
+    module.__file__ = str(file)
+    with _user_errors(file), siblings.importable():
         exec(compile(file.read_bytes(), str(file), "exec"), module.__dict__)
     if not callable(getattr(module, "build", None)):
         raise UserError(f"{file}: defines no function build(folder)")
-    with _user_errors(file):
+    with _user_errors(file), siblings.importable():
         network = module.build(folder)
     if not isinstance(network, nn.Module):
         raise UserError(f"{file}: build returned {type(network).__name__}, not a torch.nn.Module")
     identity = {"name": f"module/{folder.name}", "folder_sha256": sha256}
-    return ModuleFeatures(CheckedModule(network, file), identity, f"fd-{folder.name}", device)
+    return ModuleFeatures(CheckedModule(network, file, siblings), identity, f"fd-{folder.name}", device)
 
 
 def _sha256(folder: Path) -> str:

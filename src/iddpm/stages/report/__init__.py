@@ -29,7 +29,7 @@ def run(stage: Stage) -> None:
             write_report(stage, results, folder)
             produced = sorted(path.name for path in folder.glob("distance_*.png"))
         for one in results.evaluations:
-            stage.scores |= {f"{one.name}.{key}": one.values[key] for key in TRACKED if key in one.values}
+            stage.scores |= {f"{one.name}.{key}": one.scores[key] for key in TRACKED if key in one.scores}
         stage.scores |= {f"{one.name}.bits_per_dim": one.values["bits_per_dim"] for one in results.likelihoods}
         stage.artifacts = [(f"{OUTPUT}/{name}", "") for name in ("report.html", "report.md", "scores.csv", *produced)]
         say(f"report: {OUTPUT}/report.html")

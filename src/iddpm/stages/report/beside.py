@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from iddpm.evaluation.published import (
-    INCEPTION,
     Difference,
     Protocol,
     PublishedResult,
@@ -12,8 +11,10 @@ from iddpm.evaluation.published import (
     comparable,
     published_result,
 )
+from iddpm.stages.evaluated import Evaluated, Json
 from iddpm.stages.report.blocks import Block, Cell, Column, Fold, Table, Text, joined, number
-from iddpm.stages.report.gather import Evaluated, Json, Likelihood, Results
+from iddpm.stages.report.gather import Likelihood, Results
+from iddpm.stages.report.protocol import network_name, score_name
 
 TITLES: dict[Score, str] = {
     "fid": "FID",
@@ -36,7 +37,10 @@ VERDICTS = {
     False: ("not comparable", "bad", "≠ "),
     None: ("not certain", "unsure", "? "),
 }
-LEGEND = "≠ marks what cannot be compared with the published number, ? what may not be: the source is silent."
+LEGEND = (
+    "≠ marks what cannot be compared with the published number, ? what may not be: the source is silent. "
+    "In small print 95 % intervals; of bits/dim, the standard error."
+)
 OPEN = 2
 """Lists of differences that are open at first; the reader opens more of them at will."""
 
@@ -94,11 +98,11 @@ def _evaluation_cells(evaluated: Evaluated, published: PublishedResult) -> dict[
     cells: dict[Score, Cell] = {}
     for score in published.scores:
         key = OF_VALUES.get(score)
-        if key in evaluated.values:
-            interval = evaluated.intervals.get(key)
-            note = "" if interval is None else f"{number(interval[0], 3)} to {number(interval[1], 3)}"
-            note = ", ".join(filter(None, [evaluated.about["distance"] if score == "fid" else "", note]))
-            cells[score] = Cell(number(evaluated.values[key]), note)
+        if key in evaluated.scores:
+            name, interval = score_name(key, evaluated.about), evaluated.intervals.get(key)
+            notes = [name] if name != TITLES[score] else []
+            notes += [f"{number(interval[0], 3)} to {number(interval[1], 3)}"] if interval else []
+            cells[score] = Cell(number(evaluated.scores[key]), ", ".join(notes))
         elif score == "samples_per_s":
             cells[score] = Cell(number(1 / evaluated.seconds_per_image), evaluated.made["device"])
     return cells
@@ -106,12 +110,13 @@ def _evaluation_cells(evaluated: Evaluated, published: PublishedResult) -> dict[
 
 def _of_evaluation(results: Results, evaluated: Evaluated) -> Protocol:
     protocol, reference = evaluated.about["protocol"], evaluated.about["reference"]
-    card, distance = results.cards[reference["dataset"]], evaluated.about["distance"]
+    card = results.cards[reference["dataset"]]
     return Protocol(
         dataset=card["source"],
         size=reference.get("averaged_to") or card["size"],
-        features=INCEPTION if distance == "FID" else distance.removeprefix("fd-"),
+        features=network_name(evaluated.about),
         images=protocol["images"],
+        rounding=evaluated.made["rounding"],
         reference_split=reference["split"],
         reference_images=protocol["reference"]["images"],
         manifold_reference=protocol["manifold_reference"] or protocol["reference"]["images"],

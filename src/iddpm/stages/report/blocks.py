@@ -16,6 +16,7 @@ WIDE = 1.8
 """Ratio of sides from which a picture takes the page's whole width."""
 CRISP = 480
 """Pixels of width."""
+HASH_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,12 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Cell:
-    """Of a table: a value, an interval or remark to it, and a mark: best, good, bad or unsure."""
+    """Of a table: a value, an interval or remark to it, a mark (best, good, bad or unsure), what shows on hover."""
 
     text: str
     note: str = ""
     mark: str = ""
+    hover: str = ""
 
 
 @dataclass(frozen=True)
@@ -227,3 +229,8 @@ def number(value: float, digits: int = 4) -> str:
     if isinstance(value, int):
         return f"{value:,}"
     return f"{value:,.0f}" if abs(value) >= 10**digits else f"{value:.{digits}g}"
+
+
+def hashed(sha256: str) -> Cell:
+    """The beginning of a hash or commit, the whole on hover."""
+    return Cell(f"`{sha256[:HASH_SHOWN]}`", hover=sha256)

@@ -12,8 +12,9 @@ from iddpm.evaluation.figures import (
     training_curves,
 )
 from iddpm.params import SnganSurrogate
+from iddpm.stages.evaluated import Evaluated, Interval
 from iddpm.stages.report.blocks import Picture
-from iddpm.stages.report.gather import Evaluated, Group, Results
+from iddpm.stages.report.gather import Group, Results
 
 COMPARED_CURVES = ("mse", "vb")
 """Of trainings with different objectives: their losses are not one quantity."""
@@ -21,26 +22,27 @@ LABELLED = 24
 """Points; more labels would hide one another."""
 CAPTIONS = {
     "distance_against_steps": "Distance to the reference against network evaluations per image, from noise. "
-    "Bars: 95 % intervals; of a mean over seeds, one standard deviation",
-    "distance_against_time": "Speed against quality; labels are network evaluations, or t_mid. Bars as there",
+    "Bars: 95 % intervals; of a mean over seeds, Student's t",
+    "distance_against_time": "Speed against quality; labels are network evaluations, or t_mid. Bars: 95 % intervals; "
+    "of a mean over seeds, Student's t",
 }
 
 
 def draw_distances(groups: list[Group], folder: Path) -> dict[str, list[Picture]]:
     """Distance against steps and, where surrogates started chains, against time, of each group by its title.
 
-    Files are numbered from the second group on. Bars are 95 % intervals, of means one standard deviation over seeds.
+    Files are numbered from the second group on. Bars are 95 % intervals.
     """
-    named = {_series(one): None for group in groups for one in group.independent}
+    named = {_series(one): None for group in groups for one in group.samplings}
     styles = series_styles(list(named))
     drawn: dict[str, list[Picture]] = {}
     for number, group in enumerate(groups, 1):
-        from_noise = [one for one in group.independent if one.surrogate is None]
+        from_noise = [one for one in group.samplings if one.surrogate is None]
         figures = {}
         if len({one.made["network_evaluations"] for one in from_noise}) > 1:
             figures["distance_against_steps"] = (from_noise, _steps, "network evaluations per image")
-        if len(group.independent) > len(from_noise):
-            figures["distance_against_time"] = (group.independent, _time, "seconds per image")
+        if len(group.samplings) > len(from_noise):
+            figures["distance_against_time"] = (group.samplings, _time, "seconds per image")
         for name, (evaluations, point, xlabel) in figures.items():
             series: dict[str, list[Point]] = {}
             for one in evaluations:
@@ -58,16 +60,20 @@ def _series(one: Evaluated) -> str:
 
 
 def _steps(one: Evaluated, labelled: bool) -> Point:
-    return Point(one.made["network_evaluations"], *_distance(one))
+    return Point(one.made["network_evaluations"], *_distance(one), _labelled(one) if labelled else "")
 
 
 def _time(one: Evaluated, labelled: bool) -> Point:
-    label = f"t_mid {one.sampling['t_mid']}" if one.surrogate else str(one.made["network_evaluations"])
-    return Point(one.seconds_per_image, *_distance(one), label if labelled else "")
+    effort = f"t_mid {one.sampling['t_mid']}" if one.surrogate else str(one.made["network_evaluations"])
+    return Point(one.seconds_per_image, *_distance(one), _labelled(one, effort) if labelled else "")
 
 
-def _distance(one: Evaluated) -> tuple[float, tuple[float, float] | None]:
-    return one.values["frechet_distance"], one.intervals.get("frechet_distance")
+def _labelled(one: Evaluated, *parts: str) -> str:
+    return ", ".join([*parts, *([f"{len(one.seeds)} seeds"] if one.seeds else [])])
+
+
+def _distance(one: Evaluated) -> tuple[float, Interval | None]:
+    return one.scores["frechet_distance"], one.intervals.get("frechet_distance")
 
 
 def draw_training(results: Results, folder: Path) -> tuple[list[Picture], list[Picture]]:

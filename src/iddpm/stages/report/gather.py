@@ -3,77 +3,41 @@
 import csv
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
 from typing import Any
 
-from iddpm.params import FREE_AMONG_SEEDS, Params
+from iddpm.params import Params
 from iddpm.stages.context import Stage, flatten
+from iddpm.stages.evaluated import Evaluated, Json, mean_over_seeds
 from iddpm.training.metrics_log import read_csv
-
-Json = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """One evaluation, or the mean over the sampling seeds of several: its intervals are one standard deviation then."""
-
-    name: str
-    values: dict[str, float]
-    intervals: dict[str, tuple[float, float]]
-    about: Json
-    members: tuple[str, ...] = ()
-
-    @property
-    def made(self) -> Json:
-        """The record of the samples."""
-        made: Json = self.about["samples"]
-        return made
-
-    @property
-    def sampling(self) -> Json:
-        """The parameters of the samples."""
-        sampling: Json = self.made["params"]
-        return sampling
-
-    @property
-    def surrogate(self) -> str | None:
-        return self.sampling.get("surrogate")
-
-    @property
-    def start(self) -> str:
-        return f"{self.surrogate}, t_mid {self.sampling['t_mid']}" if self.surrogate else "noise"
-
-    @property
-    def sampler(self) -> str:
-        eta = f", eta {self.sampling['eta']:g}" if self.sampling["sampler"] == "ddim" else ""
-        return f"{self.sampling['sampler']}{eta}"
-
-    @property
-    def seconds_per_image(self) -> float:
-        return float(self.made["sampling_seconds"] / self.made["images"])
 
 
 @dataclass(frozen=True)
 class Group:
-    """Evaluations of one protocol: only they may stand in one table, figure or ranking."""
+    """Evaluations of one protocol: only they may stand in one table, figure or ranking.
+
+    `samplings` has every sampling once: its only evaluation, or the mean over its seeds.
+    """
 
     title: str
-    distance: str
     evaluations: list[Evaluated]
-    over_seeds: list[Evaluated]
+    samplings: list[Evaluated]
 
     @property
-    def independent(self) -> list[Evaluated]:
-        """Every sampling once: the mean in the place of its seeds."""
-        merged = {name for mean in self.over_seeds for name in mean.members}
-        return [*(one for one in self.evaluations if one.name not in merged), *self.over_seeds]
+    def distance(self) -> str:
+        distance: str = self.evaluations[0].about["distance"]
+        return distance
 
     @property
     def ranked(self) -> list[Evaluated]:
-        """The evaluations by their distance, the smallest first."""
-        return sorted(self.evaluations, key=lambda one: one.values["frechet_distance"])
+        """The samplings by their distance, the smallest first."""
+        return sorted(self.samplings, key=lambda one: one.scores["frechet_distance"])
+
+    @property
+    def ranked_sets(self) -> list[Evaluated]:
+        """Likewise with each seed for itself, as pictures are."""
+        return [one for sampling in self.ranked for one in sampling.seeds or (sampling,)]
 
 
 @dataclass(frozen=True)
@@ -157,8 +121,7 @@ def _read(stage: Stage, path: str, file: str = "") -> Json:
 
 def _evaluated(stage: Stage, name: str) -> Evaluated:
     about = _read(stage, f"runs/evaluations/{name}/protocol.json")
-    intervals = {key: (low, high) for key, (low, high) in about["intervals"].items()}
-    return Evaluated(name, _read(stage, f"runs/metrics/{name}.json"), intervals, about)
+    return Evaluated(name, _read(stage, f"runs/metrics/{name}.json"), about)
 
 
 def _likelihood(stage: Stage, name: str) -> Likelihood:
@@ -181,10 +144,7 @@ def grouped(evaluations: Sequence[Evaluated]) -> list[Group]:
         key = json.dumps([evaluated.about["distance"], evaluated.about["protocol"]], sort_keys=True)
         by_protocol.setdefault(key, []).append(evaluated)
     titles = _titles([group[0].about for group in by_protocol.values()])
-    return [
-        Group(title, group[0].about["distance"], group, _over_seeds(group))
-        for title, group in zip(titles, by_protocol.values(), strict=True)
-    ]
+    return [Group(title, group, _samplings(group)) for title, group in zip(titles, by_protocol.values(), strict=True)]
 
 
 def _titles(abouts: Sequence[Json]) -> list[str]:
@@ -211,26 +171,12 @@ def _short(value: Any) -> str:
     return text if len(text) <= 24 else f"{text[:12]}..."
 
 
-def _over_seeds(group: Sequence[Evaluated]) -> list[Evaluated]:
-    """Mean and standard deviation of evaluations whose samples differ in the seed alone."""
-    sets: dict[str, dict[int, Evaluated]] = {}
+def _samplings(group: Sequence[Evaluated]) -> list[Evaluated]:
+    """Evaluations whose samples differ in the seed alone are one; so are several of the same samples."""
+    seeds: dict[str, dict[int, Evaluated]] = {}
     for evaluated in group:
-        kept = {key: value for key, value in evaluated.sampling.items() if key not in FREE_AMONG_SEEDS}
-        same = sets.setdefault(json.dumps(kept, sort_keys=True), {})
+        same = seeds.setdefault(json.dumps(evaluated.all_but_seed, sort_keys=True), {})
         same.setdefault(evaluated.sampling["seed"], evaluated)
-    return [_mean(list(seeds.values())) for seeds in sets.values() if len(seeds) > 1]
-
-
-def _mean(seeds: Sequence[Evaluated]) -> Evaluated:
-    values, intervals = {}, {}
-    for name in seeds[0].values:
-        ours = [evaluated.values[name] for evaluated in seeds if name in evaluated.values]
-        if len(ours) == len(seeds):
-            values[name] = fmean(ours)
-            intervals[name] = (values[name] - stdev(ours), values[name] + stdev(ours))
-    first = replace(seeds[0], values=values, intervals=intervals, members=tuple(seed.name for seed in seeds))
-    made = first.made | {
-        "sampling_seconds": sum(seed.made["sampling_seconds"] for seed in seeds),
-        "images": sum(seed.made["images"] for seed in seeds),
-    }
-    return replace(first, name=f"{seeds[0].name}, {len(seeds)} seeds", about=first.about | {"samples": made})
+    return [
+        mean_over_seeds([*same.values()]) if len(same) > 1 else next(iter(same.values())) for same in seeds.values()
+    ]

@@ -1,11 +1,13 @@
 """The scores of samples: the summary, the tables and scores.csv."""
 
 import csv
-import math
 from collections.abc import Callable, Sequence
+from math import prod
 from pathlib import Path
+from statistics import stdev
 from typing import Any, NamedTuple
 
+from iddpm.stages.evaluated import Evaluated, told_apart
 from iddpm.stages.report.blocks import (
     Block,
     Cell,
@@ -21,13 +23,14 @@ from iddpm.stages.report.blocks import (
     joined,
     number,
 )
-from iddpm.stages.report.gather import Evaluated, Group, Likelihood, Results
+from iddpm.stages.report.gather import Group, Likelihood, Results
+from iddpm.stages.report.protocol import FID, protocol_fold, score_name
 from iddpm.tracking import HIGHER_IS_BETTER
 
 CSV_COLUMNS = (
     "evaluation", "model", "start", "sampler", "network_evaluations", "surrogate_evaluations", "seconds_per_image",
-    "distance", "frechet_distance", "frechet_distance_infinity", "kid", "inception_score", "precision", "recall",
-    "density", "coverage", "authenticity", "copies", "label_accuracy",
+    "distance", "frechet_distance", "frechet_distance_infinity", "kid", "inception_score", "class_probabilities",
+    "precision", "recall", "density", "coverage", "authenticity", "copies", "label_accuracy",
 )  # fmt: skip
 NOTES_SHOWN = 4
 MEANINGS = {
@@ -35,7 +38,8 @@ MEANINGS = {
     "FID when, and only when, the features are those of the 2015 Inception network.",
     "∞": "the same, extrapolated to infinitely many samples; the reference's share of the bias stays.",
     "KID": "squared maximum mean discrepancy with a cubic kernel; unbiased, so it may lie below 0.",
-    "IS": "inception score: whether single samples have a clear class and all of them many.",
+    "IS": "inception score: whether single samples have a clear class and all of them many. IS and KID are "
+    "the published quantities with the 2015 Inception alone; what else they are by stands in brackets.",
     "precision": "samples within the reference's manifold of k nearest neighbours: fidelity.",
     "recall": "reference images within the samples' manifold: diversity.",
     "density": "in how many reference neighbourhoods a sample lies, over k; real images have about 1.",
@@ -47,29 +51,24 @@ MEANINGS = {
 
 
 class Shown(NamedTuple):
-    """A score's column: its title, a factor to its unit, significant digits, and whether its best is a merit.
+    """How a score's column shows it: a factor to its unit, and significant digits."""
 
-    Bad images are authentic, and a density may exceed that of real ones.
-    """
-
-    title: str
-    factor: float = 1
+    factor: int = 1
     digits: int = 3
-    merit: bool = True
 
 
 SCORES = {
-    "frechet_distance": Shown("", digits=4),  # titled by the feature network
-    "frechet_distance_infinity": Shown("", digits=4),
-    "kid": Shown("KID × 1000", 1000),
-    "inception_score": Shown("IS"),
-    "precision": Shown("precision"),
-    "recall": Shown("recall"),
-    "density": Shown("density", merit=False),
-    "coverage": Shown("coverage"),
-    "authenticity": Shown("authenticity", merit=False),
-    "copies": Shown("copies", merit=False),
-    "label_accuracy": Shown("label accuracy"),
+    "frechet_distance": Shown(digits=4),
+    "frechet_distance_infinity": Shown(digits=4),
+    "kid": Shown(factor=1000),
+    "inception_score": Shown(),
+    "precision": Shown(),
+    "recall": Shown(),
+    "density": Shown(),
+    "coverage": Shown(),
+    "authenticity": Shown(),
+    "copies": Shown(),
+    "label_accuracy": Shown(),
 }
 EFFORT: dict[str, Callable[[Evaluated], float]] = {
     "network evaluations": lambda one: one.made["network_evaluations"],
@@ -79,14 +78,19 @@ EFFORT: dict[str, Callable[[Evaluated], float]] = {
 
 
 def write_csv(path: Path, evaluations: Sequence[Evaluated]) -> None:
-    """A row for each evaluation, of all protocols; `distance` names what the Frechet distance is one of."""
+    """A row for each evaluation, of all protocols.
+
+    `distance` names the feature network, `class_probabilities` what the inception score is by.
+    """
     with open(path, "w", newline="") as stream:
         writer = csv.DictWriter(stream, CSV_COLUMNS, restval="", extrasaction="ignore")
         writer.writeheader()
         for one in evaluations:
             about = {"evaluation": one.name, "model": one.sampling["model"], "start": one.start, "sampler": one.sampler}
             about |= {key.replace(" ", "_"): effort(one) for key, effort in EFFORT.items()}
-            writer.writerow(about | {"distance": one.about["distance"]} | one.values)
+            about |= {"distance": one.about["distance"]}
+            about |= {"class_probabilities": one.protocol.get("class_probabilities", "")}
+            writer.writerow(about | one.scores)
 
 
 def summary(results: Results) -> list[Block]:
@@ -102,16 +106,18 @@ def summary(results: Results) -> list[Block]:
 
 
 def _best_distance(group: Group) -> Tile:
-    best, *others = group.ranked
-    note = f"`{best.name}`"
-    if interval := best.intervals.get("frechet_distance"):
-        low, high = interval
-        reached = [one for one in others if one.intervals.get("frechet_distance", (math.inf,))[0] <= high]
-        near = [f"`{one.name}`" for one in reached]
-        note += f", 95 % {number(low, 3)} to {number(high, 3)}"
+    key, (best, *others) = "frechet_distance", group.ranked
+    note = quoted(best)
+    if interval := best.intervals.get(key):
+        near = [quoted(one) for one in others if told_apart(best, one, key) is False]
+        note += f", 95 % {number(interval[0], 3)} to {number(interval[1], 3)}"
         note += f"; not told apart from {joined(near)}" if near else ""
-    least = "Lowest" if others else "The only"
-    return Tile(f"{least} {group.title}", number(best.values["frechet_distance"], 3), note)
+    return Tile(f"{'Lowest' if others else 'The only'} {group.title}", number(best.scores[key], 3), note)
+
+
+def quoted(one: Evaluated) -> str:
+    """The name of an evaluation as code; of a mean as it is."""
+    return one.name if one.seeds else f"`{one.name}`"
 
 
 def _bits_then_gap(likelihood: Likelihood) -> tuple[float, bool]:
@@ -139,28 +145,30 @@ def score_blocks(results: Results, figures: dict[str, list[Picture]]) -> list[Bl
     for group in results.groups:
         blocks += [Heading(group.title), _table(group)]
         blocks += [Pictures(pictures)] if (pictures := figures.get(group.title)) else []
-        blocks += _warnings(group)
+        blocks += [protocol_fold(group), *_warnings(group)]
     meanings = Notes("", [f"{score}: {meaning}" for score, meaning in MEANINGS.items()])
     return [*blocks, Fold("What the scores mean", [meanings])] if blocks else []
 
 
 def _table(group: Group) -> Table:
     rows = sorted(group.evaluations, key=_order)
-    for mean in group.over_seeds:  # behind the last of its seeds
-        rows.insert(max(i for i, one in enumerate(rows) if one.name in mean.members) + 1, mean)
+    for mean in (one for one in group.samplings if one.seeds):  # behind the last of its seeds
+        rows.insert(max(map(rows.index, mean.seeds)) + 1, mean)
     models = {one.sampling["model"] for one in rows}
     table = {
         Column("evaluation", False): [_named(one, len(models) > 1) for one in rows],
         Column("network evaluations"): _efforts("network evaluations", rows),
     }
-    for key in SCORES:
-        if any(key in one.values for one in rows):
-            best = _best(key, group.independent)
-            table[Column(_title(key, group))] = [_score(one, key, best) for one in rows]
+    about = group.evaluations[0].about
+    for key, (factor, _) in SCORES.items():
+        if any(key in one.scores for one in rows):
+            best = _best(key, group.samplings)
+            title = score_name(key, about) + (f" × {factor:,}" if factor > 1 else "")
+            table[Column(title)] = [_score(one, key, one.name in best) for one in rows]
     if any(one.surrogate for one in rows):
         table[Column("surrogate evaluations")] = _efforts("surrogate evaluations", rows)
     table[Column("seconds per image")] = _efforts("seconds per image", rows)
-    set_apart = frozenset(i for i, one in enumerate(rows) if one.members)
+    set_apart = frozenset(i for i, one in enumerate(rows) if one.seeds)
     return Table(list(table), [list(row) for row in zip(*table.values(), strict=True)], _caption(group), set_apart)
 
 
@@ -170,21 +178,40 @@ def _efforts(key: str, rows: Sequence[Evaluated]) -> list[Cell]:
 
 def _named(one: Evaluated, model: bool) -> Cell:
     made = ", ".join([*([one.sampling["model"]] if model else []), f"from {one.start}", one.sampler])
-    if one.members:
-        return Cell(one.name, f"mean ± standard deviation; {made}")
-    return Cell(f"`{one.name}`", made)
+    if not one.seeds:
+        return Cell(quoted(one), made)
+    spread = number(stdev(seed.scores["frechet_distance"] for seed in one.seeds), 2)
+    return Cell(quoted(one), f"mean, standard deviation of {one.about['distance']} {spread}; {made}")
 
 
 def _caption(group: Group) -> str:
     first = group.evaluations[0]
-    parts = [
-        "In small print 95 % intervals at this number of images, without its bias; marked, the best of each column."
-    ]
-    if (ceiling := first.values.get("label_accuracy_reference")) is not None:
-        parts.append(f"Label accuracy of the reference images themselves: {number(ceiling, 3)}.")
-    if group.distance != "FID":
+    parts = ["In small print 95 % intervals at this number of images, without its bias"]
+    parts[0] += "; of a mean over seeds, Student's t." if any(one.seeds for one in group.samplings) else "."
+    parts.append(
+        "Marked: the best of a column and all that its interval does not tell apart from it, unless that is every row."
+    )
+    if "coverage" in first.scores:
+        protocol = first.about["protocol"]
+        real = protocol["manifold_reference"] or protocol["reference"]["images"]
+        ceiling = number(coverage_ceiling(protocol["images"], real, protocol["neighbours"]), 2)
+        parts.append(f"With so many images a perfect generator would reach a coverage of {ceiling} on average.")
+    if (own := first.scores.get("label_accuracy_reference")) is not None:
+        parts.append(f"Label accuracy of the reference images themselves: {number(own, 3)}.")
+    if group.distance != FID:
         parts.append(f"{group.distance} is not an FID: compare it within this table only.")
-    return " ".join([*parts, "Every number's protocol is in `runs/evaluations/NAME/protocol.json`."])
+    return " ".join(parts)
+
+
+def coverage_ceiling(samples: int, reference: int, neighbours: int) -> float:
+    """What coverage a generator of the reference's own distribution reaches on average.
+
+    With N samples, M reference images and k neighbours 1 - prod_{i < k} (M - 1 - i) / (M - 1 - i + N): seen from
+    a reference image all other images, M - 1 and N, are alike, and it is covered unless the k nearest of them all are
+    reference images.
+    """
+    others = [reference - 1 - i for i in range(neighbours)]
+    return 1 - prod(count / (count + samples) for count in others)
 
 
 def _order(one: Evaluated) -> tuple[Any, ...]:
@@ -200,29 +227,26 @@ def _order(one: Evaluated) -> tuple[Any, ...]:
     )
 
 
-def _title(key: str, group: Group) -> str:
-    if key.startswith("frechet_distance"):
-        return f"{group.distance}{' ∞' if key.endswith('infinity') else ''}"
-    return SCORES[key].title
+def _best(key: str, evaluations: Sequence[Evaluated]) -> set[str]:
+    """Names of the best and of all that cannot be told apart from it; of none if that is all of them or not known."""
+    scored = [one for one in evaluations if key in one.scores]
+    if key not in HIGHER_IS_BETTER or not all(key in one.intervals for one in scored):
+        return set()
+    sign = 1 if HIGHER_IS_BETTER[key] else -1
+    best = max(scored, key=lambda one: sign * one.scores[key], default=None)
+    near = {one.name for one in scored if best and not told_apart(one, best, key)}
+    return near if len(near) < len(scored) else set()
 
 
-def _best(key: str, evaluations: Sequence[Evaluated]) -> float | None:
-    values = [one.values[key] for one in evaluations if key in one.values]
-    if not SCORES[key].merit or len(set(values)) < 2:
-        return None
-    return max(values) if HIGHER_IS_BETTER[key] else min(values)
-
-
-def _score(one: Evaluated, key: str, best: float | None) -> Cell:
-    if key not in one.values:
+def _score(one: Evaluated, key: str, best: bool) -> Cell:
+    if key not in one.scores:
         return Cell("")
-    shown, value = SCORES[key], one.values[key]
-    mark = "best" if value == best else ""
+    factor, digits = SCORES[key]
     note = ""
     if interval := one.intervals.get(key):
-        low, high = (shown.factor * end for end in interval)
-        note = f"± {number((high - low) / 2, 2)}" if one.members else f"{number(low, 3)} to {number(high, 3)}"
-    return Cell(number(shown.factor * value, shown.digits), note, mark)
+        low, high = (number(factor * end, 3) for end in interval)
+        note = f"{low} to {high}"
+    return Cell(number(factor * one.scores[key], digits), note, "best" if best else "")
 
 
 def _warnings(group: Group) -> list[Block]:

@@ -9,21 +9,21 @@ from typing import Any
 import yaml
 
 from iddpm.stages.context import Stage
+from iddpm.stages.evaluated import Json
 from iddpm.stages.report.beside import architecture_of, objective_of
-from iddpm.stages.report.blocks import Block, Cell, Code, Column, Fold, Picture, Pictures, Table, Text, number
-from iddpm.stages.report.gather import Json, Likelihood, Results
+from iddpm.stages.report.blocks import Block, Cell, Code, Column, Fold, Picture, Pictures, Table, Text, hashed, number
+from iddpm.stages.report.gather import Likelihood, Results
 
 SHOWN_FIRST = 2
 """Pictures of a kind that are open at first: those of the best scores."""
-HASH_SHOWN = 12
 
 
 def sample_pictures(stage: Stage, results: Results, file: str, folder: Path) -> list[Picture]:
     """runs/samples/NAME/FILE of every sampling that has it, those with the best scores first."""
     ranks: dict[str, str] = {}
     for group in results.groups:
-        for one in group.ranked:
-            distance = f"{group.distance} {number(one.values['frechet_distance'], 3)}"
+        for one in group.ranked_sets:
+            distance = f"{group.distance} {number(one.scores['frechet_distance'], 3)}"
             ranks.setdefault(one.about["record"]["params"]["samples"], distance)
     pictures = []
     for name in sorted(results.samples, key=lambda name: list(ranks).index(name) if name in ranks else len(ranks)):
@@ -37,7 +37,7 @@ def nearest_pictures(stage: Stage, results: Results, folder: Path) -> list[Pictu
     return [
         picture
         for group in results.groups
-        for one in group.ranked
+        for one in group.ranked_sets
         for picture in _taken(
             stage, f"runs/evaluations/{one.name}/nearest.png", folder, f"`{one.name}`, {group.distance}"
         )
@@ -174,7 +174,7 @@ def _datasets(stage: Stage, cards: Mapping[str, Json]) -> Table:
         cells = [Cell(f"`{name}`", card["source"])]
         cells.append(Cell(card["description"], f"{skipped:,} unreadable files skipped" if skipped else ""))
         cells += [Cell(text) for text in (images, str(card["classes"] or "none"), *counts)]
-        rows.append([*cells, *(Cell(f"`{sha[:HASH_SHOWN]}`") for sha in hashes)])
+        rows.append([*cells, *map(hashed, hashes)])
     titles = ("dataset", "what", "images", "classes", "train", "test", "sha256 of the source", "of the shards' index")
     return Table([Column(title, title in ("classes", "train", "test")) for title in titles], rows)
 
@@ -184,7 +184,7 @@ def _seconds(results: Results) -> Table:
         [
             Cell(record["stage"]),
             Cell(number(record["seconds"])),
-            Cell(f"`{record['git_commit'][:HASH_SHOWN] or 'none'}`"),
+            hashed(record["git_commit"] or "none"),
         ]
         for record in results.records()
     ]
