@@ -84,6 +84,15 @@ MINE = {"source": "images/mine", "size": 16}
             "features: choose lite0, inception, pixels or module/NAME, not 'fid'",
         ),
         ("evaluations.ancestral.features", "module/..", "features: choose lite0, inception, pixels or module/NAME"),
+        *[
+            (
+                "evaluations.ancestral.features",
+                f"module/{name}",
+                f"features: choose a NAME in module/NAME that is no embedded network's, not 'module/{name}'",
+            )
+            for name in ("lite0", "pixels", "inception")
+        ],
+        ("evaluations.ancestral.features", "module/lite01", None),
         ("evaluations.x", {"samples": "ancestral", "dataset": "digits"}, "evaluations.x.features: is missing"),
         ("evaluations.ancestral.inception_splits", 20, None),
         (
@@ -215,6 +224,13 @@ BOUND = {"model": "x", "dataset": "digits"}
             },
             None,
         ),
+        *[
+            ({"evaluations.ancestral.features": features, "evaluations.ancestral.inception_splits": 21}, found)
+            for features, found in (
+                ("module/mine", None),  # which may have no classes
+                ("lite0", "evaluations.ancestral.inception_splits: the 20 samples of ancestral are too few for 21"),
+            )
+        ],
         # Starts of an imported model.
         (
             {"imports.x": TOLD_IMPORT, "surrogate_samplings.x": START},

@@ -5,7 +5,7 @@ As in `iddpm.cli`, imports happen inside the commands.
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -140,7 +140,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="Of what is given as a dataset: train or test.")] = "train",
     neighbours: Annotated[int, typer.Option(help="k of precision, recall, density and coverage.")] = 3,
     manifold_reference: Annotated[
-        int | None, typer.Option(help="Reference images of precision and recall; all by default.")
+        int | None, typer.Option(help="Reference images of precision, recall, density and coverage; all by default.")
     ] = None,
     kid_subset_size: Annotated[int, typer.Option(help="Images per KID subset.")] = 250,
     inception_splits: Annotated[int, typer.Option(help="Parts of the inception score.")] = 10,
@@ -152,7 +152,7 @@ def evaluate(
     from pydantic import ValidationError
 
     from iddpm.evaluation.images import open_images
-    from iddpm.params import Device, ScoreSettings, Split
+    from iddpm.params import Device, ScoreSettings, Split, refusal
     from iddpm.stages.evaluate import evaluate_to_folder, shown_scores
     from iddpm.training.device import resolve_device
 
@@ -160,26 +160,25 @@ def evaluate(
     try:
         settings = ScoreSettings(**{name: context.params[name] for name in ScoreSettings.model_fields})
     except ValidationError as error:
-        raise UserError("\n".join(_option_problem(problem) for problem in error.errors())) from None
+        problems = [f"--{str(problem['loc'][0]).replace('_', '-')}: {refusal(problem)}" for problem in error.errors()]
+        raise UserError("\n".join(problems)) from None
     sets = [open_images(text, root, part) for text in (samples, reference)]
-    where = resolve_device(choose("--device", device, Device))
+    where = resolve_device(choose("--device", device, Device), "--device")
     print(shown_scores(evaluate_to_folder(root, sets[0], sets[1], settings, out, where)))
-
-
-def _option_problem(problem: Any) -> str:
-    """Of an option that has the name of a parameter."""
-    option, message = str(problem["loc"][0]).replace("_", "-"), problem["msg"]
-    return f"--{option} {problem['input']}: {message[0].lower()}{message[1:]}"
 
 
 def compare(
     first: Annotated[str, typer.Argument(help="An evaluation, or several of different seeds: A0,A1,A2.")],
     second: Annotated[str, typer.Argument(help="Likewise; folders that iddpm evaluate made do as well.")],
+    seeds: Annotated[
+        bool,
+        typer.Option("--seeds", help="Several differ in their seed alone, though they do not say how they were made."),
+    ] = False,
 ) -> None:
     """Compare two evaluations, or refuse with what differs in how they were measured."""
     from iddpm.stages.compare import compare as compare_evaluations
 
-    print(compare_evaluations(project_root(), first, second))
+    print(compare_evaluations(project_root(), first, second, seeds))
 
 
 def export_pngs(

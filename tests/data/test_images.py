@@ -335,6 +335,15 @@ def test_dvc_follows_a_linked_folder_and_reruns_its_stage_alone(project: Project
     assert out_of_date() == {"shard@own"}
 
 
+def test_hidden_files_are_no_part_of_a_dataset(folder: Path, tmp_path: Path) -> None:
+    paint_classes(folder)
+    before = opened(folder).card
+    paint(folder / ".thumbnails" / "0.png")
+    (folder / "ant" / "._0.png").write_bytes(b"attributes")
+    (folder / ".loop").symlink_to(tmp_path)
+    assert opened(folder).card == before
+
+
 def test_files_of_other_kinds_are_not_left_out_in_silence(folder: Path) -> None:
     paint_classes(folder)
     for name in ("a.bmp", "ant/b.gif", "README"):

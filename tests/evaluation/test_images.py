@@ -179,6 +179,17 @@ def test_a_folder_with_any_colour_is_colour(tmp_path: Path) -> None:
     assert (first == grey[..., None]).all() and (second == colour).all() and set(third.flatten().tolist()) <= {0, 255}
 
 
+def test_hidden_files_are_no_images_of_a_folder(tmp_path: Path) -> None:
+    """.x is what a file manager keeps, ._a.png what macOS adds to an archive."""
+    write_pngs(noise(3, 8, 8), tmp_path / "x")
+    write_pngs(noise(2, 8, 8), tmp_path / "x" / ".thumbnails")
+    (tmp_path / "x" / ".b.png").write_bytes((tmp_path / "x" / "0000.png").read_bytes())
+    (tmp_path / "x" / "._0000.png").write_bytes(b"attributes")
+    (tmp_path / "x" / ".c.tiff").touch()
+    images = FolderImages(tmp_path / "x")
+    assert images.files == ["0000.png", "0001.png", "0002.png"] and images.labels is None
+
+
 def test_class_subfolders_are_labels(tmp_path: Path) -> None:
     for name in ("bee", "ant"):
         write_pngs(noise(2, 8, 8), tmp_path / "x" / name)
@@ -269,12 +280,21 @@ def test_statistics_of_a_whole_dataset_come_with_its_images(tmp_path: Path) -> N
     np.savez(tmp_path / "virtual.npz", arr_0=images, mu=mean, sigma=COVARIANCE, mu_s=mean, sigma_s=COVARIANCE)
     np.savez(tmp_path / "single.npz", arr_0=images, mu=mean.astype("f4"), sigma=COVARIANCE.astype("f4"))
     assert NpzImages(tmp_path / "plain.npz").statistics is None
+    assert [NpzImages(tmp_path / f"{name}.npz").has_statistics for name in ("plain", "virtual")] == [False, True]
     virtual, single = (NpzImages(tmp_path / f"{name}.npz").statistics for name in ("virtual", "single"))
     assert virtual is not None and single is not None and virtual.sha256 != single.sha256
     np.testing.assert_array_equal(virtual.mean, mean)
     np.testing.assert_array_equal(virtual.covariance, COVARIANCE)
     assert single.mean.dtype == single.covariance.dtype == np.float64
     assert NpzImages(tmp_path / "virtual.npz").sha256 == NpzImages(tmp_path / "plain.npz").sha256
+
+
+def test_a_covariance_of_few_images_is_one_but_for_rounding(tmp_path: Path) -> None:
+    features = np.random.default_rng(0).normal(size=(20, 50))
+    sigma = np.cov(features, rowvar=False).astype(np.float32)
+    assert np.linalg.eigvalsh(sigma.astype(float))[0] < 0
+    np.savez(tmp_path / "x.npz", arr_0=noise(2, 4, 4, 3), mu=features.mean(0), sigma=sigma)
+    assert NpzImages(tmp_path / "x.npz").statistics is not None
 
 
 @pytest.mark.parametrize(
@@ -292,6 +312,7 @@ def test_statistics_of_a_whole_dataset_come_with_its_images(tmp_path: Path) -> N
         (np.array([0, 0, np.nan]), np.eye(3), "mu and sigma are not all finite"),
         (np.zeros(3), np.full((3, 3), np.inf), "mu and sigma are not all finite"),
         (np.zeros(3), np.eye(3) + np.triu(np.ones((3, 3)), 1), "sigma is not symmetric, so it is no covariance"),
+        (np.zeros(3), np.diag([2.0, 1.0, -0.1]), "sigma has the negative eigenvalue -0.1, so it is no covariance"),
         (np.array([Malicious()]), np.eye(1), "not a readable npz file .*allow_pickle"),
     ],
 )

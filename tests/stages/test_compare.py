@@ -76,8 +76,28 @@ def test_seeds_stand_as_mean_and_spread(tmp_path: Path) -> None:
         write(tmp_path, f"a{seed}", distance, samples__params__seed=seed)
     write(tmp_path, "b", 10.0)
     text = compare(tmp_path, "a0,a1,a2", "b")
-    assert "20 [17.52, 22.48]" in row(text, "frechet_distance") and row(text, "frechet_distance").endswith("-10 better")
-    assert row(text, "recall").split() == ["recall", "0.5", "0.5", "+0"]  # seeds that agree tell no spread
+    assert "20 sd 1 [17.52, 22.48]" in row(text, "frechet_distance") and "sd their standard deviation" in text
+    assert row(text, "frechet_distance").endswith("-10 better")
+    assert row(text, "recall").split() == ["recall", "0.5", "sd", "0", "0.5", "+0"]  # seeds that agree have no interval
+
+
+def test_a_mean_over_seeds_has_the_bounds_of_its_score_and_no_spread_within_seeds(tmp_path: Path) -> None:
+    for seed, (distance, recall, kid) in enumerate(((0.1, 0.6, -0.002), (0.9, 1.0, 0.004))):
+        write(tmp_path, f"a{seed}", distance, samples__params__seed=seed)
+        scores = {"frechet_distance": distance, "recall": recall, "kid": kid, "kid_standard_error": 0.001}
+        (tmp_path / f"runs/metrics/a{seed}.json").write_text(json.dumps(scores))
+    text = compare(tmp_path, "a0,a1", "a1")
+    assert "0.5 sd 0.57 [0, 5.582]" in row(text, "frechet_distance")
+    assert "0.8 sd 0.28 [0, 1]" in row(text, "recall")
+    assert "0.001 sd 0.0042 [-0.03712, 0.03912]" in row(text, "kid")
+    assert "kid_standard_error" not in text
+
+
+def test_an_interval_without_width_decides_nothing(tmp_path: Path) -> None:
+    write(tmp_path, "a", 20.0, intervals={"frechet_distance": [20.0, 20.0]})
+    write(tmp_path, "b", 10.0)
+    assert row(compare(tmp_path, "a", "b"), "frechet_distance").split()[1] == "20"
+    assert row(compare(tmp_path, "a", "b"), "frechet_distance").endswith("-10")
 
 
 def test_other_samplings_are_no_seeds(tmp_path: Path) -> None:
@@ -87,11 +107,48 @@ def test_other_samplings_are_no_seeds(tmp_path: Path) -> None:
         compare(tmp_path, "a,b", "a")
     with pytest.raises(UserError, match="a,a: the same images twice"):
         compare(tmp_path, "a,a", "b")
+    write(tmp_path, "again", 20.0, samples__params__seed=1, samples_sha256="a")
+    with pytest.raises(UserError, match="a,again: the same images twice"):
+        compare(tmp_path, "a,again", "b")
+    write(tmp_path, "elsewhere", 20.0)
+    with pytest.raises(UserError, match="a,elsewhere: the same seed twice"):
+        compare(tmp_path, "a,elsewhere", "b")
     for name, sha256 in (("c", "12" * 32), ("d", "34" * 32)):  # of two trainings
         made = {"params": {"model": "m", "seed": 0}, "inputs": {"runs/models/m": sha256}}
         write(tmp_path, name, 10.0, samples=made)
     with pytest.raises(UserError, match=r"c,d: not seeds of one sampling: inputs\.runs/models/m is 1212"):
         compare(tmp_path, "c,d", "a")
+
+
+def test_samples_of_unknown_making_are_seeds_if_one_says_so(tmp_path: Path) -> None:
+    for name in ("x", "y"):
+        write(tmp_path, name, 20.0, samples={"name": f"{name}.npz", "images": 100})
+    write(tmp_path, "a", 10.0)
+    with pytest.raises(UserError, match=r"x: does not say how its samples were made; if x,y are seeds .* by --seeds"):
+        compare(tmp_path, "x,y", "a")
+    assert "20 sd 0" in row(compare(tmp_path, "x,y", "a", seeds=True), "frechet_distance")
+    with pytest.raises(UserError, match="x,a: not seeds of one sampling: model is nothing and m"):
+        compare(tmp_path, "x,a", "y", seeds=True)
+    with pytest.raises(UserError, match="x,x: the same images twice"):
+        compare(tmp_path, "x,x", "y", seeds=True)
+
+
+@pytest.mark.parametrize("side", ["a,", ",a", "a,,a", ""])
+def test_a_missing_name_is_refused(tmp_path: Path, side: str) -> None:
+    write(tmp_path, "a", 20.0)
+    with pytest.raises(UserError, match="a name is missing"):
+        compare(tmp_path, side, "a")
+
+
+def test_scores_are_those_of_the_folders_own_project(tmp_path: Path) -> None:
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    write(ours, "a", 20.0)
+    write(theirs, "a", 10.0)
+    folder = theirs / "runs/evaluations/a"
+    assert row(compare(ours, "a", str(folder)), "frechet_distance").endswith("-10 better")
+    (theirs / "runs/metrics/a.json").unlink()
+    with pytest.raises(UserError, match=r"no evaluation \(.*theirs/runs/metrics/a.json is missing\)"):
+        compare(ours, "a", str(folder))
 
 
 def test_without_intervals_there_is_no_verdict(tmp_path: Path) -> None:
@@ -104,6 +161,34 @@ def test_what_has_not_run_is_named(tmp_path: Path) -> None:
     write(tmp_path, "a", 20.0)
     with pytest.raises(UserError, match="nothing: no evaluation"):
         compare(tmp_path, "a", "nothing")
-    (tmp_path / "runs/evaluations/a/protocol.json").write_text("{")
-    with pytest.raises(UserError, match=r"protocol.json: damaged"):
+
+
+@pytest.mark.parametrize("content", ["{", "null", '{"protocol": 3}', "[]"])
+def test_a_damaged_protocol_is_named(tmp_path: Path, content: str) -> None:
+    write(tmp_path, "a", 20.0)
+    (tmp_path / "runs/evaluations/a/protocol.json").write_text(content)
+    with pytest.raises(UserError, match=r"evaluations/a/protocol.json: damaged \(.*\); evaluate again"):
+        compare(tmp_path, "a", "a")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"intervals": {"recall": [0.5]}}, "intervals.recall"),
+        ({"samples": {"params": [1]}}, "samples.params"),
+        ({"samples": {"params": {"seed": "x"}}}, "samples.params.seed"),
+        ({"protocol__reference": 200}, "protocol.reference"),
+    ],
+)
+def test_the_damaged_key_is_named(tmp_path: Path, change: dict[str, Any], named: str) -> None:
+    write(tmp_path, "a", 20.0, **change)
+    with pytest.raises(UserError, match=rf"protocol.json: damaged \({named}"):
+        compare(tmp_path, "a", "a")
+
+
+@pytest.mark.parametrize("content", ["[1, 2]", '{"recall": "0.5"}', '{"recall": NaN}', "{"])
+def test_damaged_scores_are_named(tmp_path: Path, content: str) -> None:
+    write(tmp_path, "a", 20.0)
+    (tmp_path / "runs/metrics/a.json").write_text(content)
+    with pytest.raises(UserError, match=r"metrics/a.json: damaged"):
         compare(tmp_path, "a", "a")

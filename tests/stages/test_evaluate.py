@@ -17,14 +17,15 @@ from PIL import Image
 
 from iddpm import commands
 from iddpm.cli import main
-from iddpm.data import Card, ShardFolder, open_source, write_shards
+from iddpm.data import ShardFolder, open_source, write_shards
 from iddpm.errors import UserError
 from iddpm.evaluation.features import Features
 from iddpm.evaluation.images import ArrayImages, FolderImages, NpzImages, ShardImages
 from iddpm.params import DigitsDataset, ScoreSettings, Source
 from iddpm.stages import context, evaluate
 from iddpm.stages.compare import compare
-from iddpm.stages.evaluate import evaluate_to_folder, refuse_other_images
+from iddpm.stages.context import fingerprint
+from iddpm.stages.evaluate import evaluate_to_folder
 from iddpm.stages.export_pngs import write_pngs
 from iddpm.stages.run import run_stage
 
@@ -44,11 +45,24 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("shape", [(3, 3, 1), (16, 16, 1), (8, 8, 3), (4, 8, 1)])
-def test_other_images_are_refused(shape: tuple[int, int, int]) -> None:
-    card = Card(source="digits", description="", channels=1, size=8, classes=0, counts={})
-    samples = ArrayImages(np.zeros((2, *shape), np.uint8))
-    with pytest.raises(UserError, match=r"evaluations.x.samples: images of \dx?.* cannot be compared with 8x8 and 1"):
-        refuse_other_images("evaluations.x.samples", samples, card)
+def test_other_images_are_refused(root: Path, tmp_path: Path, shape: tuple[int, int, int]) -> None:
+    samples = ArrayImages(np.zeros((60, *shape), np.uint8), name="mine")
+    reference = ShardImages(ShardFolder(root / "data/shards/digits"), "train")
+    shown = "x".join(map(str, shape))
+    with pytest.raises(UserError, match=f"^mine: images {shown} cannot be compared with 8x8x1 of digits/train$"):
+        evaluate_to_folder(root, samples, reference, SETTINGS, tmp_path / "out", CPU)
+
+
+def test_a_larger_dataset_is_averaged_to_the_samples(root: Path, tmp_path: Path) -> None:
+    """As in the stage, and the protocol says so."""
+    shards = ShardFolder(root / "data/shards/digits")
+    reference, small = ShardImages(shards, "train"), ShardImages(shards, "test", 4)
+    samples = ArrayImages(small.take(range(small.count)), small.labels)
+    scores = evaluate_to_folder(root, samples, reference, SETTINGS, tmp_path / "out", CPU)
+    about = json.loads((tmp_path / "out" / "protocol.json").read_text())
+    assert about["reference"] == {"name": "digits/train", "averaged_to": 4}
+    assert about["protocol"]["reference"]["sha256"] == ShardImages(shards, "train", 4).sha256
+    assert scores.values["label_accuracy"] > 0.9
 
 
 def test_one_set_has_one_score_whatever_holds_it(root: Path, tmp_path: Path) -> None:
@@ -139,16 +153,103 @@ def test_an_fid_is_one_to_the_statistics_that_come_with_a_reference(
         compare(tmp_path, str(tmp_path / "FID-part"), str(tmp_path / "FID-virtual"))
     assert scores["fd-lite0", "virtual"] == scores["fd-lite0", "part"]
     assert "virtual.npz: its mu and sigma are of Inception features and not used" in said["fd-lite0", "virtual"]
-    monkeypatch.setattr(evaluate, "open_network", lambda *_: ChannelMeans("FID"))
-    with pytest.raises(UserError, match=r"other.npz: mu and sigma are of 4 features; those of Inception are 3"):
+    monkeypatch.setattr(evaluate, "open_network", lambda *_: NoMoreThanTwo("FID"))
+    with pytest.raises(UserError, match=r"other.npz: mu and sigma are of 4 features; Inception's are 3"):
         reference = NpzImages(tmp_path / "other.npz")
         evaluate_to_folder(tmp_path, ArrayImages(samples), reference, settings, tmp_path / "x", CPU)
 
 
+class NoMoreThanTwo(ChannelMeans):
+    """Whose features of a whole set would be lost."""
+
+    def __call__(self, images: np.ndarray) -> Features:
+        assert len(images) <= 2
+        features = super().__call__(images).features
+        return Features(features, features if self.distance == "with classes" else None)
+
+
+@pytest.mark.parametrize(
+    ("distance", "settings", "labels", "message"),
+    [
+        ("", {"neighbours": 40}, None, "neighbours: 40 neighbours need more than the 40 images of samples"),
+        ("", {"kid_subset_size": 41}, None, "kid_subset_size: 41 is more than the 40 images of samples"),
+        ("", {"kid_subset_size": 61}, None, "kid_subset_size: 61 is more than the 40 images of samples"),
+        ("", {"manifold_reference": 61}, None, "manifold_reference: 61 is more than the 60 images of reference"),
+        ("", {"manifold_reference": 3}, None, "manifold_reference: 3 is not more than the neighbours, 3"),
+        ("", {}, 10, "samples: label 10 is none of the 10 classes of reference; number them alike"),
+        ("with classes", {"inception_splits": 21}, None, "inception_splits: the 40 images of samples are too few for"),
+    ],
+)
+def test_what_counts_and_labels_tell_is_refused_before_features_are_computed(
+    tmp_path: Path, distance: str, settings: dict[str, int], labels: int | None, message: str
+) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (100, 4, 4, 3), dtype=np.uint8)
+    asked = None if labels is None else np.full(40, labels)
+    samples = ArrayImages(images[:40], asked, "samples")
+    reference = ArrayImages(images[40:], np.arange(60) % 10, "reference")
+    chosen = ScoreSettings(features="module/x", **({"kid_subset_size": 20} | settings))
+    with pytest.raises(UserError, match=f"^{message}"):
+        evaluate.score_sets(samples, reference, chosen, NoMoreThanTwo(distance), tmp_path, CPU)
+
+
+def test_splits_do_not_matter_without_classes(tmp_path: Path) -> None:
+    images = ArrayImages(np.random.default_rng(0).integers(0, 256, (60, 4, 4, 3), dtype=np.uint8))
+    settings = ScoreSettings(features="module/x", kid_subset_size=20, inception_splits=50, bootstrap=0)
+    scores = evaluate.score_sets(images, images, settings, ChannelMeans(""), tmp_path, CPU)
+    assert scores.values["copies"] == 1 and "inception_score" not in scores.values
+
+
+def test_a_set_of_one_image_is_refused_in_one_line(root: Path, tmp_path: Path) -> None:
+    one = ArrayImages(np.zeros((1, 8, 8, 1), np.uint8), name="one.npz")
+    with pytest.raises(UserError, match=r"^neighbours: 3 neighbours need more than the 1 images of one.npz$"):
+        evaluate_to_folder(root, one, one, SETTINGS, tmp_path / "out", CPU)
+
+
+def test_statistics_that_are_not_used_are_not_judged(root: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
+    np.savez(tmp_path / "x.npz", arr_0=images, mu=np.zeros(3), sigma=np.arange(9).reshape(3, 3))
+    scores = evaluate_to_folder(root, ArrayImages(images), NpzImages(tmp_path / "x.npz"), SETTINGS, tmp_path / "o", CPU)
+    assert "x.npz: its mu and sigma are of Inception features and not used" in scores.warnings[-1]
+
+
+def test_a_record_is_that_of_its_own_file(root: Path, tmp_path: Path) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 1), dtype=np.uint8)
+    np.savez(tmp_path / "samples.npz", images)
+    np.savez(tmp_path / "other.npz", images[::-1])
+    record = {"samples_sha256": fingerprint(tmp_path / "samples.npz"), "params": {"seed": 3}, "inputs": {}}
+
+    def found(file: str, out: str) -> tuple[dict[str, Any], str]:
+        scores = evaluate_to_folder(
+            root, NpzImages(tmp_path / file), ArrayImages(images), SETTINGS, tmp_path / out, CPU
+        )
+        return json.loads((tmp_path / out / "protocol.json").read_text())["samples"], " ".join(scores.warnings)
+
+    known = {"name": str(tmp_path / "samples.npz"), "images": 60}
+    made, said = found("samples.npz", "without")
+    assert made == known and "record.json" not in said
+    (tmp_path / "record.json").write_text(json.dumps(record))
+    made, said = found("samples.npz", "own")
+    assert made == record and "record.json" not in said
+    unused = f"{tmp_path / 'record.json'} is not used: it does not hold the sha256 of "
+    made, said = found("other.npz", "other")
+    assert made["name"].endswith("other.npz") and "params" not in made and unused + "other.npz" in said
+    for number, text in enumerate(("[1, 2]", '{"params": [1]}', "null")):
+        (tmp_path / "record.json").write_text(text)
+        made, said = found("samples.npz", f"no-record-{number}")
+        assert made == known and unused + "samples.npz" in said
+    compare(root, str(tmp_path / "no-record-1"), str(tmp_path / "other"))
+    for text in ('{"params": ', json.dumps(record | {"params": [1]})):
+        (tmp_path / "record.json").write_text(text)
+        with pytest.raises(UserError, match=r"record.json: damaged, .*; mend it, or move it elsewhere$"):
+            found("samples.npz", "x")
+    assert not (tmp_path / "x").exists()
+
+
 def test_labels_the_reference_lacks_are_refused(root: Path, tmp_path: Path) -> None:
     images = ShardImages(ShardFolder(root / "data/shards/digits"), "test").take(range(100))
-    asked, reference = ArrayImages(images, np.arange(100) + 1000), ArrayImages(images, np.arange(100) % 10)
-    with pytest.raises(UserError, match="label 1000 is none of the reference's 10 classes"):
+    asked = ArrayImages(images, np.arange(100) + 1000, "asked")
+    reference = ArrayImages(images, np.arange(100) % 10, "reference")
+    with pytest.raises(UserError, match=r"^asked: label 1000 is none of the 10 classes of reference; number"):
         evaluate_to_folder(root, asked, reference, SETTINGS, tmp_path / "out", CPU)
 
 
@@ -157,7 +258,7 @@ def test_nothing_is_overwritten_or_left_behind(root: Path, tmp_path: Path) -> No
     (tmp_path / "out").mkdir()
     with pytest.raises(UserError, match="out: exists already"):
         evaluate_to_folder(root, images, images, SETTINGS, tmp_path / "out", CPU)
-    with pytest.raises(UserError, match=r"random: neighbours"):
+    with pytest.raises(UserError, match=r"^neighbours: 70 neighbours need more than the 60 images of random$"):
         settings = ScoreSettings(features="pixels", neighbours=70, kid_subset_size=50)
         evaluate_to_folder(root, images, images, settings, tmp_path / "more", CPU)
     (tmp_path / "file").touch()
@@ -219,6 +320,7 @@ def iddpm(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, c
 def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "dvc.yaml").touch()
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     images = np.random.default_rng(0).integers(0, 256, (80, 8, 8), dtype=np.uint8)
     np.savez("a.npz", arr_0=images[:40], arr_1=np.full(40, 0.5))
     np.savez("b.npz", arr_0=images[40:])
@@ -238,9 +340,10 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkey
     assert code == 1 and refused.splitlines()[-1].strip() == "neighbours: 3 and 5"
     for options, message in {
         "--samples c.npz --out c": "c.npz: not a readable npz file",
-        "--samples a.npz --out c --features vgg": "--features vgg: choose lite0, inception, pixels or module/NAME",
-        "--samples a.npz --out c --bootstrap 50": "--bootstrap 50: choose 0, or 100 and more",
-        "--samples a.npz --out c --kid-subset-size 1": "--kid-subset-size 1: input should be greater",
+        "--samples a.npz --out c --features vgg": "--features: choose lite0, inception, pixels or module/NAME, not",
+        "--samples a.npz --out c --bootstrap 50": "--bootstrap: choose 0, or 100 and more, not 50",
+        "--samples a.npz --out c --kid-subset-size 1": "--kid-subset-size: input should be greater than or equal to 2,",
+        "--samples a.npz --out c --device cuda": "--device: cuda, but torch sees no GPU here",
         "--samples a.npz --out c --features module/x": "network.py: missing; features: module/x needs it",
     }.items():
         code, _, refused = evaluate(options)
@@ -264,7 +367,8 @@ def test_the_split_is_the_reference(root: Path, tmp_path: Path, monkeypatch: pyt
     samples.mkdir()
     images, labels = ShardFolder(root / "data/shards/digits").read_split("test")
     np.savez(samples / "samples.npz", images[:60], labels[:60])
-    (samples / "record.json").write_text("{}")
+    record = {"samples_sha256": fingerprint(samples / "samples.npz"), "params": {"seed": 7}, "inputs": {}}
+    (samples / "record.json").write_text(json.dumps(record))
     evaluation = tiny_params()["evaluations"]["ancestral"] | {"bootstrap": 0}
     write_tiny_params(
         project.root,
@@ -278,9 +382,13 @@ def test_the_split_is_the_reference(root: Path, tmp_path: Path, monkeypatch: pyt
     for split, images in (("train", 1498), ("test", 299)):
         run_stage("evaluate", split, project.root)
         about = json.loads((project.root / f"runs/evaluations/{split}/protocol.json").read_text())
+        assert about["samples"] == record
         assert about["reference"]["split"] == split and about["protocol"]["reference"]["images"] == images
         assert about["record"]["device"] == "cpu" and set(about["record"]["inputs"]) == {
             "runs/samples/ancestral", "data/shards/digits", "data/raw/features/pixels",
         }  # fmt: skip
         found[split] = json.loads((project.root / f"runs/metrics/{split}.json").read_text())["copies"]
     assert found == {"train": 0, "test": 1}
+    np.savez(samples / "samples.npz", np.zeros((60, 8, 8, 1), np.uint8))
+    with pytest.raises(UserError, match=r"samples.npz: the record.json beside it is missing or another's; draw"):
+        run_stage("evaluate", "train", project.root)

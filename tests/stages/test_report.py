@@ -105,6 +105,7 @@ class Results:
             "protocol": protocol,
             "intervals": intervals,
             "bootstrap": entry.bootstrap,
+            "samples_sha256": entry.samples,
             "warnings": [],
             "samples": samples,
         }
@@ -329,7 +330,7 @@ def test_a_table_has_its_protocol(results: Callable[..., Results]) -> None:
     shown = dict(table[1:])
     assert shown["feature network"] == "pixels" and shown["images generated"] == "20"
     assert shown["reference"] == "digits" and shown["its images"] == "1,498" and "averaged to pixels" not in shown
-    assert shown["sha256 of these images"] == f"`{'7' * 12}`" and f'title="{"7" * 64}"' in report.html
+    assert shown["sha256 of these images"] == f"`{'7' * 64}`" and f"<code>{'7' * 64}</code>" in report.html
     assert shown["reference images of precision, recall, density and coverage"] == "all"
     assert shown["k of nearest neighbours"] == "3" and shown["images in a subset of KID"] == "10"
     assert shown["class probabilities of IS"] == "SVC on pixels (RBF)" and shown["seed of scoring"] == "0"
@@ -379,11 +380,20 @@ def test_sampling_seeds_are_shown_as_mean_and_spread(results: Callable[..., Resu
         made.evaluated(name, {"frechet_distance": value, "precision": 0.5})
     report = made.report()
     row = report.row("ancestral (2 seeds)")
-    assert row["fd-pixels"] == "**0.375** (-1.21 to 1.96)" and row["precision"] == "0.5"  # 12.7 * 0.125
+    assert row["fd-pixels"] == "**0.375** (0 to 1.96)" and row["precision"] == "0.5"  # 12.7 * 0.125
     assert "(mean, standard deviation of fd-pixels 0.18; from noise" in row["evaluation"]
-    best = "**0.375** (ancestral (2 seeds), 95 % -1.21 to 1.96; not told apart from `sngan-10`)"
+    best = "**0.375** (ancestral (2 seeds), 95 % 0 to 1.96; not told apart from `sngan-10`)"
     assert f"- Lowest fd-pixels, 20 images against the 1,498 train images of digits: {best}" in report.markdown
     assert "`ancestral`, fd-pixels 0.25\n" in report.markdown and "`second`, fd-pixels 0.5\n" in report.markdown
+
+
+def test_seeds_that_gave_the_same_images_stay_apart_with_a_warning(results: Callable[..., Results]) -> None:
+    second = {"model": "digits", "steps": 5, "count": 20, "seed": 1}
+    made = results(**{"samplings.second": second, "evaluations.second": EVALUATION | {"samples": "second"}})
+    made.evaluated("second", {"frechet_distance": 0.5}, samples_sha256="ancestral")
+    report = made.report()
+    assert "2 seeds" not in report.markdown
+    assert "- the same images from different seeds (`ancestral` and `second`)\n" in report.markdown
 
 
 def test_beside_a_published_number_stand_the_differences(results: Callable[..., Results]) -> None:

@@ -1,12 +1,13 @@
 """Contradictions in what is done with models: samplings, evaluations, likelihoods."""
 
-import math
 from collections.abc import Iterator
 
 from iddpm.checks.references import MODEL_GROUPS, Named, named_model, reference
 from iddpm.data import Card, known_card
 from iddpm.diffusion import Handover, Sampler, Variance, strided_process, truncated_process, upper_process
-from iddpm.evaluation.features import MOST_PIXEL_FEATURES, PIXELS
+from iddpm.evaluation.classes import SMALL
+from iddpm.evaluation.features import PIXELS
+from iddpm.evaluation.refusals import Counted, pixel_problems, setting_problems, split_problems
 from iddpm.params import (
     Checkpoints,
     Conditioning,
@@ -160,41 +161,29 @@ def check_evaluation(path: str, evaluation: Evaluation, params: Params) -> Itera
     """Of an evaluation: images of one kind, and enough of them on both sides."""
     yield from reference(f"{path}.samples", evaluation.samples, params, "samplings", "surrogate_samplings")
     yield from reference(f"{path}.dataset", evaluation.dataset, params, "datasets")
-    sets = {}
     sampling = params.samplings.get(evaluation.samples) or params.surrogate_samplings.get(evaluation.samples)
-    if sampling is not None:
-        sets[f"samples of {evaluation.samples}"] = sampling.count
+    samples = None if sampling is None else Counted(sampling.count, f"samples of {evaluation.samples}")
+    real = None
     if evaluation.dataset in params.datasets:
         card = known_card(params.datasets[evaluation.dataset])
         if evaluation.split in card.counts:
-            available = card.counts[evaluation.split]
-            sets[f"{evaluation.split} images of {evaluation.dataset}"] = available
-            if evaluation.manifold_reference is not None and evaluation.manifold_reference > available:
-                yield (
-                    f"{path}.manifold_reference: {evaluation.manifold_reference} is more than the {available} "
-                    f"{evaluation.split} images of {evaluation.dataset}"
-                )
-        if sampling is not None:
-            yield from _check_comparable(path, evaluation, sampling, named_model(sampling.model, params), card)
-    if evaluation.manifold_reference is not None and evaluation.neighbours >= evaluation.manifold_reference:
-        yield f"{path}.manifold_reference: {evaluation.manifold_reference} is not more than the neighbours"
-    for what, count in sets.items():
-        if evaluation.neighbours >= count:
-            yield f"{path}.neighbours: {evaluation.neighbours} neighbours need more than the {count} {what}"
-        if evaluation.kid_subset_size > count:
-            yield f"{path}.kid_subset_size: {evaluation.kid_subset_size} is more than the {count} {what}"
+            real = Counted(card.counts[evaluation.split], f"{evaluation.split} images of {evaluation.dataset}")
+        model = None if sampling is None else named_model(sampling.model, params)
+        if samples is not None and model is not None:
+            yield from _check_comparable(path, evaluation, samples, model, card)
+    yield from (f"{path}.{problem}" for problem in setting_problems(evaluation, samples, real))
 
 
-def _check_comparable(
-    path: str, evaluation: Evaluation, sampling: Sampling, model: Named | None, card: Card
-) -> Iterator[str]:
+def _check_comparable(path: str, evaluation: Evaluation, samples: Counted, model: Named, card: Card) -> Iterator[str]:
     """The reference has the samples' size, or is averaged to it as it was for the training of a smaller model."""
-    splits, count = evaluation.inception_splits, sampling.count
-    has_classes = evaluation.features != PIXELS or card.classes
-    if has_classes and (splits - 1) * math.ceil(count / splits) >= count:
-        yield f"{path}.inception_splits: the {count} samples of {evaluation.samples} are too few for {splits} parts"
-    if model is None:
-        return
+    values = model.size**2 * card.channels
+    problems = [*pixel_problems(evaluation, values)]
+    # whether a module has classes is not known before it runs
+    if evaluation.features in ("lite0", "inception") or (
+        evaluation.features == PIXELS and card.classes and values <= SMALL
+    ):
+        problems += split_problems(evaluation, samples)
+    yield from (f"{path}.{problem}" for problem in problems)
     own_images = model.architecture.size is not None and model.dataset == evaluation.dataset
     if model.card.channels != card.channels or (model.size != card.size and not own_images):
         yield (
@@ -203,11 +192,8 @@ def _check_comparable(
         )
     elif card.size % model.size:
         yield f"{path}.dataset: its {card.size} pixels are no multiple of the {model.size} of the samples"
-    elif 0 < card.classes < min(model.classes, count):
+    elif 0 < card.classes < min(model.classes, samples.number):
         yield f"{path}.dataset: has {card.classes} classes, the samples of {evaluation.samples} are of {model.classes}"
-    values = model.size**2 * card.channels
-    if evaluation.features == PIXELS and values > MOST_PIXEL_FEATURES:
-        yield f"{path}.features: pixels of {_images(model.card, model.size)} are {values} features; take lite0"
 
 
 def check_likelihood(path: str, likelihood: Likelihood, params: Params) -> Iterator[str]:

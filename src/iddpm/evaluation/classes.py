@@ -66,17 +66,24 @@ def vote(neighbour_labels: Labels) -> Labels:
     return voted
 
 
+def can_learn_classes(dimensions: int, labels: Labels | None) -> bool:
+    """Whether `small_image_probabilities` has a classifier of images with so many values."""
+    if labels is None or dimensions > SMALL:
+        return False
+    images_per_class = np.unique(labels, return_counts=True)[1]
+    return len(images_per_class) > 1 and bool(images_per_class.min() >= FOLDS)
+
+
 def small_image_probabilities(samples: Tensor, reference: Tensor, labels: Labels) -> Tensor | None:
     """p(y | x) float64 [N, classes] of images [N, D] under a support vector machine, trained on a labelled reference.
 
     Features are grey levels in [0, 1]; of scikit-learn's digits it gets 97 % right. Calibrated by cross-validation.
-    None for more than SMALL features, or when a class has fewer images than there are folds.
+    None for more than SMALL features, or one class, or when a class has fewer images than there are folds.
     """
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.svm import SVC
 
-    images_per_class = np.unique(labels, return_counts=True)[1]
-    if reference.shape[1] > SMALL or len(images_per_class) < 2 or images_per_class.min() < FOLDS:
+    if not can_learn_classes(reference.shape[1], labels):
         return None
     # gamma 0.001 on grey levels 0..16, scikit-learn's example for its digits, is 0.256 on [0, 1]
     classifier = CalibratedClassifierCV(SVC(gamma=0.256, C=10.0), cv=FOLDS, ensemble=False)

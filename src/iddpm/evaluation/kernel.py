@@ -1,6 +1,7 @@
 """Kernel distance (KID, Binkowski et al. 2018): the squared maximum mean discrepancy with a cubic polynomial kernel."""
 
 import math
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor
@@ -20,15 +21,16 @@ def kernel_distance(samples: Tensor, reference: Tensor, subset_size: int, seed: 
     if subset_size > fewest:
         raise ValueError(f"kid_subset_size: {subset_size} is more than the {fewest} images")
     parts = [
-        _subsets(features, subset_size, PositionalRandom(seed, f"evaluation/kernel/{side}"))
+        _subsets(features, subset_size, fewest // subset_size, PositionalRandom(seed, f"evaluation/kernel/{side}"))
         for features, side in ((samples, "samples"), (reference, "reference"))
     ]
-    return [float(poly_mmd(theirs.double(), ours.double())) for ours, theirs in zip(*parts, strict=False)]
+    return [float(poly_mmd(theirs.double(), ours.double())) for ours, theirs in zip(*parts, strict=True)]
 
 
-def _subsets(features: Tensor, size: int, random: PositionalRandom) -> list[Tensor]:
-    order = random.permutation(len(features), 0).to(features.device)
-    return [features[order[first : first + size]] for first in range(0, len(features) - size + 1, size)]
+def _subsets(features: Tensor, size: int, count: int, random: PositionalRandom) -> Iterator[Tensor]:
+    """One at a time, since all of them would be another copy of the features."""
+    order = random.permutation(len(features), 0)[: size * count].to(features.device)
+    return (features[indices] for indices in torch.split(order, size))
 
 
 def standard_error(values: list[float]) -> float | None:

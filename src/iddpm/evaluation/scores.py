@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.special import ndtri, stdtrit
+from scipy.stats import binomtest
 from torch import Tensor
 
 from iddpm.evaluation.classes import (
@@ -18,6 +19,7 @@ from iddpm.evaluation.classes import (
     vote,
 )
 from iddpm.evaluation.frechet import (
+    BLOCK,
     SAMPLES_PER_DIMENSION,
     Moments,
     frechet_distance,
@@ -30,6 +32,7 @@ from iddpm.evaluation.jackknife import coverage_error, recall_error
 from iddpm.evaluation.kernel import kernel_distance, standard_error
 from iddpm.evaluation.manifold import NEAREST, Comparison, compare
 from iddpm.evaluation.nearest import Nearest, distance_ratio, identical_images
+from iddpm.evaluation.refusals import refuse_sets
 from iddpm.params import ScoreSettings
 from iddpm.randomness import PositionalRandom
 
@@ -38,6 +41,8 @@ LITTLE_BIAS_FROM = 10_000
 BEYOND_ROUNDING = 1e-9
 """Relative: more than what rounding makes of equal distances."""
 RESAMPLES_AT_ONCE = 50
+MOST_RECALL_ERROR = 1 / 3
+"""Of recall. With more it rests on a few samples far from the others, and its error is not to be had from one set."""
 CONFIDENCE = 0.95
 ORDER = (
     "frechet_distance",
@@ -97,14 +102,17 @@ def score(samples: ScoredSet, reference: ScoredSet, settings: ScoreSettings) -> 
     """All scores of samples against a reference; the same for the same `settings`, whatever the global generators.
 
     Intervals tell at 95 % the chance in the samples. The reference counts as fixed, except for kid, whose subsets of it
-    differ; the bias of a finite number of samples is not in them. Means over images: percentiles of bootstrap
-    resamples. frechet_distance and frechet_distance_infinity: normal, from the jackknife; inception_score: normal, from
-    the spread of its resamples, since the resampled values themselves have more bias than the value. recall and
-    coverage: normal, by leaving samples out. kid: Student's t over the subsets.
+    differ; the bias of a finite number of samples is not in them. precision, authenticity and label_accuracy: Wilson's,
+    of a fraction of the samples. density: percentiles of bootstrap resamples. frechet_distance and
+    frechet_distance_infinity: normal, from the jackknife; inception_score: normal, from the spread of its resamples,
+    since the resampled values themselves have more bias than the value. recall and coverage: normal, by leaving samples
+    out. kid: Student's t over the subsets. There is none where the samples show no spread, nor of recall with an error
+    above a third of it.
 
-    ValueError, beginning with the setting where one is at fault, when the sets cannot be compared.
+    ValueError, beginning with the setting or set that is at fault, when the sets cannot be compared.
     """
-    _refuse_unlike(samples, reference, settings)
+    refuse_sets(samples.images, reference.images, settings)
+    _refuse_features(samples, reference)
     scores = Scores()
     _kernel(scores, samples, reference, settings)
     comparison = compare(
@@ -123,25 +131,17 @@ def score(samples: ScoredSet, reference: ScoredSet, settings: ScoreSettings) -> 
     _inception_score(scores, samples, reference, settings)
     _frechet(scores, samples, reference, settings)
     scores.values = {name: scores.values[name] for name in ORDER if name in scores.values}
+    scores.intervals = {name: ends for name, ends in scores.intervals.items() if not math.isclose(*ends)}
     return scores
 
 
-def _refuse_unlike(samples: ScoredSet, reference: ScoredSet, settings: ScoreSettings) -> None:
-    ours, theirs = samples.images.shape, reference.images.shape
-    if ours != theirs:
-        raise ValueError(f"images {_shown(ours)} cannot be compared with {_shown(theirs)} of {reference.images.name}")
+def _refuse_features(samples: ScoredSet, reference: ScoredSet) -> None:
     dimensions = [part.features.shape[1] for part in (samples, reference)]
     if dimensions[0] != dimensions[1]:
         raise ValueError(f"{dimensions[0]} features per image cannot be compared with {dimensions[1]}")
     for part in (samples, reference):
-        if not torch.isfinite(part.features).all():
+        if not all(block.isfinite().all() for block in torch.split(part.features, BLOCK)):
             raise ValueError(f"features of {part.images.name} are not all finite")
-        if len(part.features) < 2:
-            raise ValueError(f"{part.images.name}: scores need more than {len(part.features)} images")
-
-
-def _shown(shape: tuple[int, int, int]) -> str:
-    return "x".join(map(str, shape))
 
 
 def _nearest(comparison: Comparison, samples: ImageSet, reference: ImageSet) -> Nearest:
@@ -170,26 +170,32 @@ def _label_accuracy(
     scores.about["classifier"] = f"vote of the {settings.neighbours} nearest reference images in feature space"
     if samples.labels is None:
         return {}
-    if unknown := sorted(set(samples.labels.tolist()) - set(real.tolist())):
-        raise ValueError(
-            f"label {unknown[0]} is none of the reference's {len(np.unique(real))} classes; number them alike, or "
-            "leave the labels out"
-        )
     voted = vote(real[comparison.nearest.indices[:, : settings.neighbours].cpu().numpy()])
     own = vote(real[comparison.left_out.indices.cpu().numpy()])
     scores.values["label_accuracy_reference"] = float((own == real[comparison.chosen.cpu().numpy()]).mean())
     return {"label_accuracy": torch.from_numpy(voted == samples.labels).to(comparison.density)}
 
 
-def _means(scores: Scores, of_images: dict[str, Tensor], settings: ScoreSettings) -> None:
-    """Each score as the mean over images of its float64 tensor, all of one length."""
-    columns = torch.stack(list(of_images.values()), dim=1)
-    scores.values |= dict(zip(of_images, columns.mean(0).tolist(), strict=True))
-    if settings.bootstrap:
-        tail = (1 - CONFIDENCE) / 2
-        resampled = _resampled(lambda counts: counts @ columns / len(columns), columns, settings)
-        low, high = np.quantile(resampled.cpu().numpy(), (tail, 1 - tail), axis=0).tolist()
-        scores.intervals |= dict(zip(of_images, zip(low, high, strict=True), strict=True))
+def _means(scores: Scores, of_samples: dict[str, Tensor], settings: ScoreSettings) -> None:
+    """Each score as the mean over samples of its float64 tensor [N]: a fraction of them, or density."""
+    for name, column in of_samples.items():
+        scores.values[name] = float(column.mean())
+        if settings.bootstrap:
+            scores.intervals[name] = _percentiles(column, settings) if name == "density" else _wilson(column)
+
+
+def _wilson(which: Tensor) -> tuple[float, float]:
+    """Of the fraction of ones; honest where that is 0 or 1, too."""
+    low, high = binomtest(int(which.sum()), len(which)).proportion_ci(CONFIDENCE, method="wilson")
+    return float(low), float(high)
+
+
+def _percentiles(column: Tensor, settings: ScoreSettings) -> tuple[float, float]:
+    """Of the means of bootstrap resamples."""
+    tail = (1 - CONFIDENCE) / 2
+    resampled = _resampled(lambda counts: counts @ column / len(column), column, settings)
+    low, high = np.quantile(resampled.cpu().numpy(), (tail, 1 - tail)).tolist()
+    return low, high
 
 
 def _resampled(statistic: Callable[[Tensor], Tensor], data: Tensor, settings: ScoreSettings) -> Tensor:
@@ -243,6 +249,8 @@ def _coverage(scores: Scores, comparison: Comparison, settings: ScoreSettings) -
         if settings.bootstrap:
             low, high = _normal(value, error, least=0.0)
             scores.intervals[name] = (low, min(high, 1.0))
+    if errors["recall"] > MOST_RECALL_ERROR * scores.values["recall"]:
+        scores.intervals.pop("recall", None)
 
 
 def _frechet(scores: Scores, samples: ScoredSet, reference: ScoredSet, settings: ScoreSettings) -> None:

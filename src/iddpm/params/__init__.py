@@ -27,7 +27,7 @@ from iddpm.params.models import (
     Training,
     Upsampling,
 )
-from iddpm.params.reading import Params, read_params
+from iddpm.params.reading import Params, read_params, refusal
 from iddpm.params.runs import (
     FREE_AMONG_SEEDS,
     Checkpoints,
@@ -81,4 +81,5 @@ __all__ = [
     "Upsampling",
     "Weights",
     "read_params",
+    "refusal",
 ]

@@ -55,7 +55,6 @@ def _describe(problem: Any, data: Any) -> str:
     path = ".".join(_keys(problem["loc"], data))
     if problem["type"] == "missing":
         path = f"{path}.{problem['loc'][-1]}".lstrip(".")
-    value, message = problem["input"], problem["msg"]
     if problem["type"] == "extra_forbidden":
         return f"{path}: unknown parameter"
     if problem["type"] == "missing":
@@ -66,8 +65,14 @@ def _describe(problem: Any, data: Any) -> str:
             return f"{path}.{key}: is missing"
         *others, last = re.findall(r"'([^']+)'", problem["ctx"]["expected_tags"])
         return f"{path}.{key}: choose {', '.join(others)} or {last}, not {problem['ctx']['tag']!r}"
+    return f"{path}: {refusal(problem)}"
+
+
+def refusal(problem: Any) -> str:
+    """What pydantic says of a value, in lower case, with the value."""
+    value, message = problem["input"], problem["msg"]
     shown = f", not {value!r}" if not isinstance(value, dict) else ""
-    return f"{path}: {message[0].lower()}{message[1:]}{shown}"
+    return f"{message[0].lower()}{message[1:]}{shown}"
 
 
 def _keys(location: tuple[str | int, ...], data: Any) -> Iterator[str]:

@@ -27,8 +27,11 @@ class Splits(StrEnum):
 
 
 def _known_features(name: str) -> str:
-    if re.fullmatch(r"pixels|lite0|inception|module/[A-Za-z0-9_-]+", name) is None:
+    embedded = "pixels|lite0|inception"
+    if re.fullmatch(rf"{embedded}|module/[A-Za-z0-9_-]+", name) is None:
         raise PydanticCustomError("features", "choose lite0, inception, pixels or module/NAME")
+    if re.fullmatch(f"module/({embedded})", name):
+        raise PydanticCustomError("features", "choose a NAME in module/NAME that is no embedded network's")
     return name
 
 
@@ -97,7 +100,9 @@ class ScoreSettings(Section):
     )
     inception_splits: int = Field(10, ge=1, description="Parts over which the inception score is averaged.")
     bootstrap: Annotated[int, AfterValidator(_none_or_enough)] = Field(
-        1000, ge=0, description="Resamples of the 95 % intervals, 100 or more (the distance's is a jackknife); 0: none."
+        1000,
+        ge=0,
+        description="Resamples, 100 or more, of the 95 % intervals of density and inception score; 0: no intervals.",
     )
     seed: int = Field(0, ge=0, description="Of subsets, splits and resamples.")
 

@@ -3,23 +3,62 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from iddpm.errors import UserError
 from iddpm.stages.evaluate import PROTOCOL, SCORES
-from iddpm.stages.evaluated import Evaluated, Interval, mean_over_seeds, told_apart
+from iddpm.stages.evaluated import SPREADS, Evaluated, mean_over_seeds, told_apart
 from iddpm.tracking import HIGHER_IS_BETTER
 
 
-def compare(root: Path, first: str, second: str) -> str:
+class _Part(BaseModel):
+    """Of protocol.json: what is read of it here, whatever else it holds."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class _Images(_Part):
+    images: int
+
+
+class _Shared(_Images):
+    reference: _Images
+
+
+class _Sampling(_Part):
+    seed: int | None = None
+
+
+class _Made(_Part):
+    params: _Sampling = _Sampling()
+    inputs: dict[str, Any] = {}
+
+
+class _About(_Part):
+    protocol: _Shared
+    distance: str
+    samples: _Made
+    samples_sha256: str
+    intervals: dict[str, tuple[float, float]]
+
+
+class _Scores(RootModel[dict[str, float]]):
+    model_config = ConfigDict(strict=True, allow_inf_nan=False)
+
+
+def compare(root: Path, first: str, second: str, seeds: bool = False) -> str:
     """A table of two evaluations, each a name, the folder of an `iddpm evaluate`, or several with commas between.
 
-    Several are sampling seeds of one thing: they may differ in their seed alone, and stand as their mean. Brackets are
-    95 % intervals: of one set of samples as protocol.json has them, of a mean over seeds Student's t. The second is
-    better or worse where they do not overlap. UserError says in which keys the protocols differ.
+    Several are sampling seeds of one thing: they may differ in their seed alone, and stand as their mean; with `seeds`
+    so do samples that do not tell how they were made. Brackets are 95 % intervals: of one set of samples as
+    protocol.json has them, of a mean over seeds Student's t. The second is better or worse where they do not overlap.
+    UserError says in which keys the protocols differ.
     """
-    sides = [[read_evaluation(root, name) for name in side.split(",")] for side in (first, second)]
+    sides = [[read_evaluation(root, name) for name in _names(side)] for side in (first, second)]
     for group in sides:
-        _refuse_other_samples(group)
+        _refuse_other_samples(group, seeds)
     everyone = [evaluated for group in sides for evaluated in group]
     for other in everyone[1:]:
         refuse_other_protocol(everyone[0], other)
@@ -30,28 +69,46 @@ def compare(root: Path, first: str, second: str) -> str:
     about = everyone[0].about
     against = f"{about['protocol']['images']} images against {about['protocol']['reference']['images']}"
     legend = "in brackets 95 % intervals, without the bias of so many images; better or worse where they are apart"
+    if one.seeds or two.seeds:
+        legend = f"mean over seeds, sd their standard deviation; {legend}"
     lines = [f"{against}, distance: {about['distance']}; {legend}", "", *_aligned(rows)]
     return "\n".join(lines + _left_out(everyone, shared))
 
 
+def _names(side: str) -> list[str]:
+    names = [name.strip() for name in side.split(",")]
+    if not all(names):
+        raise UserError(f"{side}: a name is missing at a comma; several evaluations are written A0,A1,A2")
+    return names
+
+
 def read_evaluation(root: Path, name: str) -> Evaluated:
-    """An evaluation of the pipeline at `root`, or one that `iddpm evaluate --out` wrote."""
+    """An evaluation of the pipeline at `root`, one in the folder of another project, or one of `iddpm evaluate`."""
     folder = Path(name) if (Path(name) / PROTOCOL).is_file() else root / "runs" / "evaluations" / name
+    folder = folder.resolve()
     scores = folder / SCORES
-    if not scores.is_file():
-        scores = root / "runs" / "metrics" / f"{folder.name}.json"
+    if not scores.is_file():  # the pipeline's lie in runs/metrics of the folder's own project
+        scores = folder.parent.parent / "metrics" / f"{folder.name}.json"
     try:
-        evaluated = Evaluated(name, json.loads(scores.read_text()), json.loads((folder / PROTOCOL).read_text()))
-        if not {"protocol", "samples", "intervals", "samples_sha256", "distance"} <= set(evaluated.about):
-            raise ValueError("not the protocol of an evaluation")
-        return evaluated
+        return Evaluated(name, _read(scores, _Scores), _read(folder / PROTOCOL, _About))
     except FileNotFoundError as error:
         raise UserError(
             f"{name}: no evaluation ({error.filename} is missing); name one that has run, or a folder that iddpm "
             "evaluate wrote"
         ) from None
-    except ValueError as error:
-        raise UserError(f"{folder / PROTOCOL}: damaged ({error}); evaluate again") from None
+
+
+def _read(path: Path, form: type[BaseModel]) -> dict[str, Any]:
+    """A JSON file of this form, as it is; UserError names it when it is of another."""
+    content = path.read_bytes()
+    try:
+        form.model_validate_json(content)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise UserError(f"{path}: damaged ({where + ': ' if where else ''}{problem['msg']}); evaluate again") from None
+    found: dict[str, Any] = json.loads(content)
+    return found
 
 
 def refuse_other_protocol(one: Evaluated, other: Evaluated) -> None:
@@ -63,10 +120,14 @@ def refuse_other_protocol(one: Evaluated, other: Evaluated) -> None:
         raise UserError("\n".join([f"{one.name} and {other.name} were measured differently:", *lines]))
 
 
-def _refuse_other_samples(group: Sequence[Evaluated]) -> None:
-    """Members of one side are samplings that differ in their seed alone."""
-    if len(group) > 1 and not group[0].sampling:
-        raise UserError(f"{group[0].name}: does not say how its samples were made, so it is no seed of a sampling")
+def _refuse_other_samples(group: Sequence[Evaluated], seeds: bool) -> None:
+    """Members of one side are samplings that differ in their seed alone, as far as they tell."""
+    names = ",".join(evaluated.name for evaluated in group)
+    if len(group) > 1 and not group[0].sampling and not seeds:
+        raise UserError(
+            f"{group[0].name}: does not say how its samples were made; if {names} are seeds of one sampling, say so "
+            "by --seeds"
+        )
     ours = group[0].all_but_seed
     for other in group[1:]:
         theirs = other.all_but_seed
@@ -76,12 +137,14 @@ def _refuse_other_samples(group: Sequence[Evaluated]) -> None:
                     f"{group[0].name},{other.name}: not seeds of one sampling: {key} is {_shown(ours.get(key))} and "
                     f"{_shown(theirs.get(key))}"
                 )
-    if len({evaluated.sampling.get("seed") for evaluated in group}) < len(group):
-        raise UserError(f"{','.join(evaluated.name for evaluated in group)}: the same images twice")
+    if len({evaluated.about["samples_sha256"] for evaluated in group}) < len(group):
+        raise UserError(f"{names}: the same images twice")
+    if group[0].sampling and len({evaluated.sampling.get("seed") for evaluated in group}) < len(group):
+        raise UserError(f"{names}: the same seed twice")
 
 
 def _row(name: str, one: Evaluated, two: Evaluated) -> tuple[str, str, str, str]:
-    shown = [_value(side.scores[name], side.intervals.get(name)) for side in (one, two)]
+    shown = [_value(side, name) for side in (one, two)]
     difference, apart, verdict = two.scores[name] - one.scores[name], told_apart(one, two, name), ""
     if apart is False:
         verdict = " not told apart"
@@ -90,12 +153,17 @@ def _row(name: str, one: Evaluated, two: Evaluated) -> tuple[str, str, str, str]
     return name, shown[0], shown[1], f"{difference:+.4g}{verdict}"
 
 
-def _value(value: float, interval: Interval | None) -> str:
-    return f"{value:.4g}" + (f" [{interval[0]:.4g}, {interval[1]:.4g}]" if interval else "")
+def _value(side: Evaluated, name: str) -> str:
+    parts = [f"{side.scores[name]:.4g}"]
+    if name in side.deviations:
+        parts.append(f"sd {side.deviations[name]:.2g}")
+    if interval := side.intervals.get(name):
+        parts.append(f"[{interval[0]:.4g}, {interval[1]:.4g}]")
+    return " ".join(parts)
 
 
 def _left_out(everyone: Sequence[Evaluated], shared: Sequence[str]) -> list[str]:
-    others = sorted({name for evaluated in everyone for name in evaluated.scores} - set(shared))
+    others = sorted({name for evaluated in everyone for name in evaluated.scores} - {*shared, *SPREADS})
     return ["", f"not scored on both sides: {', '.join(others)}"] if others else []
 
 

@@ -3,38 +3,32 @@
 The stage writes runs/metrics/NAME.json and the folder runs/evaluations/NAME; `iddpm evaluate` scores any two sets.
 """
 
+import contextlib
 import csv
 import json
-import math
 import shutil
 import tempfile
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from iddpm.data import Card, ShardFolder
+from iddpm.data import ShardFolder
 from iddpm.errors import UserError
 from iddpm.evaluation import ScoredSet, Scores, nearest_figure, score
-from iddpm.evaluation.features import (
-    FEATURE_NETWORKS,
-    MOST_PIXEL_FEATURES,
-    PIXELS,
-    FeatureNetwork,
-    find_files,
-    open_network,
-)
+from iddpm.evaluation.features import FEATURE_NETWORKS, FeatureNetwork, find_files, open_network
 from iddpm.evaluation.frechet import Moments
 from iddpm.evaluation.images import ImageSet, NpzImages, ShardImages, Statistics
+from iddpm.evaluation.refusals import refuse_sets, refuse_splits
 from iddpm.params import Evaluation, ScoreSettings
-from iddpm.stages.context import Stage, running, say, software
+from iddpm.stages.context import Stage, fingerprint, running, say, software
 from iddpm.stages.features import features_of
 from iddpm.training.device import device_name, resolve_device
 
 CACHE = "work/features"
-PROTOCOL, SCORES = "protocol.json", "scores.json"
+PROTOCOL, SCORES, RECORD = "protocol.json", "scores.json", "record.json"
 
 
 def run(stage: Stage) -> None:
@@ -47,9 +41,10 @@ def run(stage: Stage) -> None:
     metrics, output = f"runs/metrics/{stage.name}.json", f"runs/evaluations/{stage.name}"
     with running(stage):
         samples = NpzImages(samples_path / "samples.npz")
-        shards = ShardFolder(shards_path)
-        refuse_other_images(f"evaluations.{stage.name}.samples", samples, shards.card)
-        reference = ShardImages(shards, evaluation.split, samples.shape[0])
+        made = samples_record(samples)
+        if made is None:
+            raise UserError(f"{samples.name}: the {RECORD} beside it is missing or another's; draw the samples again")
+        reference = averaged_to(samples, ShardImages(ShardFolder(shards_path), evaluation.split))
         device = resolve_device(stage.params.compute.device)
         network = open_network(evaluation.features, stage.root / FEATURE_NETWORKS, device)
         scores = score_sets(samples, reference, evaluation, network, stage.root / CACHE, device)
@@ -57,10 +52,10 @@ def run(stage: Stage) -> None:
             "reference": {
                 "dataset": evaluation.dataset,
                 "split": evaluation.split.value,
-                "averaged_to": samples.shape[0] if samples.shape[0] != shards.card.size else None,
+                "averaged_to": reference.averaged_to,
                 "index_sha256": stage.inputs[f"data/shards/{evaluation.dataset}"],
             },
-            "samples": json.loads((samples_path / "record.json").read_text()),
+            "samples": made,
             "record": stage.record() | {"device": device_name(device)},
         }
         with stage.output_folder(output) as folder:
@@ -74,14 +69,12 @@ def run(stage: Stage) -> None:
         say(f"{stage.address}: " + ", ".join(f"{name} {value:.4g}" for name, value in scores.values.items()))
 
 
-def refuse_other_images(key: str, samples: ImageSet, card: Card) -> None:
-    """The reference has the samples' size, or a multiple of it, which is averaged as for a smaller model's training."""
-    height, width, channels = samples.shape
-    if (height, channels) != (width, card.channels) or card.size % width:
-        raise UserError(
-            f"params.yaml: {key}: images of {height}x{width} pixels and {channels} channels cannot be compared with "
-            f"{card.size}x{card.size} and {card.channels} of the dataset"
-        )
+def averaged_to(samples: ImageSet, reference: ShardImages) -> ShardImages:
+    """A dataset at the samples' size where that divides its own, as for the training of a smaller model; else as is."""
+    (size, width, _), large = samples.shape, reference.shape[0]
+    if size != width or large % size:
+        return reference
+    return ShardImages(reference.folder, reference.split, size)
 
 
 def score_sets(
@@ -92,38 +85,47 @@ def score_sets(
     cache: Path,
     device: torch.device,
 ) -> Scores:
-    """Features of both sets, from the cache where they are known, and every score of them; UserError names a setting.
+    """Features of both sets, from the cache where they are known, and every score of them.
 
-    Both sets have images of one size and number of channels. Of a reference with statistics of Inception features, as
-    OpenAI's files are, an FID is one to these statistics, and all else to the images.
+    UserError names the set or setting at fault, before any features are computed but for those of two images. Of
+    a reference with statistics of Inception features, as OpenAI's files are, an FID is one to these statistics, and all
+    else to the images.
     """
-    if samples.shape != reference.shape:
-        height, width, channels = samples.shape
-        theirs = reference.shape
+    with _refusals():
+        refuse_sets(samples, reference, settings)
+    first = network(samples.take([0, 1]))
+    dimensions = first.features.shape[1]
+    with _refusals():
+        refuse_splits(samples, reference, settings, dimensions, first.probabilities is not None)
+    statistics = _frechet_reference(reference, network)
+    if statistics is not None and len(statistics.mean) != dimensions:
         raise UserError(
-            f"{samples.name}: images of {height}x{width} pixels and {channels} channels cannot be compared with "
-            f"{theirs[0]}x{theirs[1]} and {theirs[2]} of {reference.name}"
+            f"{reference.name}: mu and sigma are of {len(statistics.mean)} features; Inception's are {dimensions}"
         )
-    values = math.prod(samples.shape)
-    if settings.features == PIXELS and values > MOST_PIXEL_FEATURES:
-        raise UserError(f"{samples.name}: pixels of these images are {values} features; take lite0 or inception")
-    statistics = _frechet_reference(reference, network)  # read before hours of work
     sets = [_scored_set(images, network, cache, device) for images in (samples, reference)]
     if statistics is not None:
-        sets[1] = replace(sets[1], moments=_moments(statistics, reference.name, sets[1].features))
+        mean, covariance = (torch.from_numpy(array).to(device) for array in statistics[:2])
+        sets[1] = replace(sets[1], moments=Moments(mean, covariance))
     against = f"{reference.count} of {reference.name}" + (" and its mu and sigma" if statistics else "")
     say(f"{samples.name}: {samples.count} images against {against}, {network.distance}")
-    try:
+    with _refusals():
         scores = score(sets[0], sets[1], settings)
-    except ValueError as error:
-        raise UserError(f"{samples.name}: {error}") from None
     scores.warnings += [*samples.notes, *reference.notes]
-    if statistics is None and reference.statistics is not None:
+    if statistics is None and reference.has_statistics:
         scores.warnings.append(
             f"{reference.name}: its mu and sigma are of Inception features and not used; {network.distance} is one to "
             f"its {reference.count:,} images"
         )
     return scores
+
+
+@contextlib.contextmanager
+def _refusals() -> Iterator[None]:
+    """Of the evaluation, as UserErrors."""
+    try:
+        yield
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 def _frechet_reference(reference: ImageSet, network: FeatureNetwork) -> Statistics | None:
@@ -132,7 +134,7 @@ def _frechet_reference(reference: ImageSet, network: FeatureNetwork) -> Statisti
 
 
 def _scored_set(images: ImageSet, network: FeatureNetwork, cache: Path, device: torch.device) -> ScoredSet:
-    features, probabilities = features_of(images, network, cache)
+    features, probabilities = features_of(images, network, cache, device_name(device))
     return ScoredSet(
         torch.from_numpy(features).to(device),
         None if probabilities is None else torch.from_numpy(probabilities).to(device),
@@ -141,31 +143,27 @@ def _scored_set(images: ImageSet, network: FeatureNetwork, cache: Path, device: 
     )
 
 
-def _moments(statistics: Statistics, name: str, features: Tensor) -> Moments:
-    """On the features' device; UserError when they are of another number of features."""
-    if len(statistics.mean) != features.shape[1]:
-        raise UserError(
-            f"{name}: mu and sigma are of {len(statistics.mean)} features; those of Inception are {features.shape[1]}"
-        )
-    mean, covariance = (torch.from_numpy(array).to(features.device) for array in statistics[:2])
-    return Moments(mean, covariance)
-
-
 def evaluate_to_folder(
     root: Path, samples: ImageSet, reference: ImageSet, settings: ScoreSettings, out: Path, device: torch.device
 ) -> Scores:
     """Score sets from anywhere; scores.json, protocol.json and the nearest neighbours go into a new folder `out`.
 
-    Feature networks and cached features are those of the project at `root`.
+    Feature networks and cached features are those of the project at `root`. A dataset of larger images is averaged to
+    the samples' size where that is possible.
     """
     if out.exists():
         raise UserError(f"{out}: exists already; name a folder to be made")
     network = open_network(settings.features, root / FEATURE_NETWORKS, device)
-    about = {"reference": {"name": reference.name}, "samples": _made(samples)}
+    made, notes = _made(samples)
+    about: dict[str, Any] = {"reference": {"name": reference.name}, "samples": made}
+    if isinstance(reference, ShardImages):
+        reference = averaged_to(samples, reference)
+        about["reference"]["averaged_to"] = reference.averaged_to
     about["record"] = software(root) | {"device": device_name(device)}
     temporary = _beside(out)  # before hours of work
     try:
         scores = score_sets(samples, reference, settings, network, root / CACHE, device)
+        scores.warnings += notes
         write_protocol(temporary, samples, reference, settings, network, scores, about)
         (temporary / SCORES).write_text(json.dumps(scores.values, indent=2) + "\n")
         temporary.chmod(0o755)
@@ -175,13 +173,34 @@ def evaluate_to_folder(
     return scores
 
 
-def _made(samples: ImageSet) -> dict[str, Any]:
-    """How the samples were made, where a record lies beside them."""
-    record = samples.path.with_name("record.json") if isinstance(samples, NpzImages) else None
-    if record is not None and record.is_file():
-        made: dict[str, Any] = json.loads(record.read_text())
-        return made
-    return {"name": samples.name, "images": samples.count}
+def samples_record(samples: NpzImages) -> dict[str, Any] | None:
+    """The record that a sampling wrote beside the file; None where none lies there, or one of another file.
+
+    UserError names a damaged record.
+    """
+    path = samples.path.with_name(RECORD)
+    if not path.is_file():
+        return None
+    try:
+        record = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: damaged, no JSON ({error}); mend it, or move it elsewhere") from None
+    if not isinstance(record, dict) or record.get("samples_sha256") != fingerprint(samples.path):
+        return None
+    if not all(isinstance(record.get(key), dict) for key in ("params", "inputs")):
+        raise UserError(f"{path}: damaged, has no params and inputs; mend it, or move it elsewhere")
+    return record
+
+
+def _made(samples: ImageSet) -> tuple[dict[str, Any], list[str]]:
+    """How the samples were made, as far as that is known; notes."""
+    known, notes = {"name": samples.name, "images": samples.count}, list[str]()
+    if isinstance(samples, NpzImages):
+        if (record := samples_record(samples)) is not None:
+            return record, notes
+        if (path := samples.path.with_name(RECORD)).is_file():
+            notes.append(f"{path} is not used: it does not hold the sha256 of {samples.path.name}")
+    return known, notes
 
 
 def _beside(out: Path) -> Path:

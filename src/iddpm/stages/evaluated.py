@@ -13,6 +13,16 @@ from iddpm.stages.context import flatten
 
 Json = dict[str, Any]
 Interval = tuple[float, float]
+BOUNDS = {
+    "frechet_distance": (0, math.inf),
+    "density": (0, math.inf),
+    "inception_score": (1, math.inf),
+} | dict.fromkeys(
+    ("precision", "recall", "coverage", "authenticity", "copies", "label_accuracy", "label_accuracy_reference"), (0, 1)
+)
+"""Of scores that cannot lie elsewhere, nor their intervals."""
+SPREADS = ("kid_standard_error", "inception_score_std")
+"""Values that tell of another score how far it varies within one set of samples; none of their own."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +44,14 @@ class Evaluated:
 
     @property
     def intervals(self) -> dict[str, Interval]:
-        """At 95 %, of the scores that have one."""
-        return {key: (low, high) for key, (low, high) in self.about["intervals"].items()}
+        """At 95 %, of the scores that have one; one without width is none, since it knows of no chance at all."""
+        return {key: (low, high) for key, (low, high) in self.about["intervals"].items() if not math.isclose(low, high)}
+
+    @property
+    def deviations(self) -> dict[str, float]:
+        """Standard deviations of the scores over the seeds; {} of one evaluation."""
+        each = {key: [seed.scores[key] for seed in self.seeds] for key in self.scores}
+        return {key: stdev(values) for key, values in each.items()} if self.seeds else {}
 
     @property
     def made(self) -> Json:
@@ -75,18 +91,19 @@ class Evaluated:
 
 
 def mean_over_seeds(seeds: Sequence[Evaluated]) -> Evaluated:
-    """Of two or more: the mean of every score that all have, with Student's t interval at 95 %.
+    """Of two or more: the mean of every score that all have, with Student's t interval at 95 % within its bounds.
 
     Where all seeds agree, as on no copies, their spread tells nothing, and there is no interval.
     """
     scores, intervals = {}, {}
     for key in seeds[0].scores:
         values = [seed.scores[key] for seed in seeds if key in seed.scores]
-        if len(values) == len(seeds):
+        if len(values) == len(seeds) and key not in SPREADS:
             scores[key] = fmean(values)
             if deviation := stdev(values):
                 reach = float(stats.t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
-                intervals[key] = (scores[key] - reach, scores[key] + reach)
+                least, most = BOUNDS.get(key, (-math.inf, math.inf))
+                intervals[key] = (max(scores[key] - reach, least), min(scores[key] + reach, most))
     name = f"{seeds[0].name} ({len(seeds)} seeds)"
     return Evaluated(name, scores, seeds[0].about | {"intervals": intervals}, tuple(seeds))
 

@@ -20,13 +20,13 @@ IMAGES_PER_FILE = 1000
 """An interruption loses at most so many."""
 
 
-def features_of(images: ImageSet, network: FeatureNetwork, folder: Path, batch_size: int = 50) -> Features:
+def features_of(images: ImageSet, network: FeatureNetwork, folder: Path, device: str, batch_size: int = 50) -> Features:
     """The features of all images in order, `batch_size` images through the network at once.
 
-    What was finished earlier is read from `folder`, which has a folder for each pair of images and network. Memory:
-    the features, and IMAGES_PER_FILE images.
+    What was finished earlier is read from `folder`, which has a folder for each set of images, network and `device`, as
+    a record names it. Memory: the features, and IMAGES_PER_FILE images.
     """
-    key = json.dumps([images.sha256, network.identity, IMAGES_PER_FILE, _code()], sort_keys=True)
+    key = json.dumps([images.sha256, network.identity, device, IMAGES_PER_FILE, _code()], sort_keys=True)
     kept = folder / hashlib.sha256(key.encode()).hexdigest()
     kept.mkdir(parents=True, exist_ok=True)
     lock = filelock.FileLock(kept / "lock")

@@ -8,10 +8,10 @@ from iddpm.errors import UserError
 from iddpm.params import Device
 
 
-def resolve_device(device: Device) -> torch.device:
-    """The device to use; UserError when CUDA is asked for and absent."""
+def resolve_device(device: Device, key: str = "compute.device") -> torch.device:
+    """The device to use; UserError, naming the parameter or option `key`, when CUDA is asked for and absent."""
     if device is Device.CUDA and not torch.cuda.is_available():
-        raise UserError("compute.device: cuda, but torch sees no GPU here; set it to auto or cpu")
+        raise UserError(f"{key}: cuda, but torch sees no GPU here; set it to auto or cpu")
     if device is Device.CPU or not torch.cuda.is_available():
         return torch.device("cpu")
     _ask_for_determinism()

@@ -98,18 +98,21 @@ class ImageFolder:
 def image_files(folder: Path) -> tuple[list[str], list[str]]:
     """Paths below `folder`, '/' between their parts, sorted: those with an image's suffix, and all others.
 
-    The labels file is neither. UserError for a link to a folder: DVC would not notice what changes behind it, and
+    The labels file is neither, nor is what is hidden by a name that begins with a dot, as macOS and tools leave it.
+    UserError for a link to a folder: DVC would not notice what changes behind it, and
     such links can make a loop.
     """
     images: list[str] = []
     others: list[str] = []
     for place, subfolders, names in os.walk(folder):
-        if link := next((path for name in sorted(subfolders) if (path := Path(place, name)).is_symlink()), None):
+        subfolders[:] = sorted(name for name in subfolders if not name.startswith("."))
+        if link := next((path for name in subfolders if (path := Path(place, name)).is_symlink()), None):
             raise UserError(
                 f"{link}: is a link to a folder, which is not followed; put the files themselves there, "
                 f"or gather all images elsewhere and make {folder} the link"
             )
         relative = Path(place).relative_to(folder)
         for name in names:
-            (images if Path(name).suffix.lower() in FORMATS else others).append((relative / name).as_posix())
+            if not name.startswith("."):
+                (images if Path(name).suffix.lower() in FORMATS else others).append((relative / name).as_posix())
     return sorted(images), sorted(set(others) - {LABELS_FILE})

@@ -34,6 +34,8 @@ class ImageSet(ABC):
     count: int
     shape: tuple[int, int, int]
     notes: tuple[str, ...] = ()
+    has_statistics: bool = False
+    """Whether these images are a part of a dataset, and come with the statistics of the whole of it."""
 
     @property
     @abstractmethod
@@ -42,7 +44,7 @@ class ImageSet(ABC):
 
     @property
     def statistics(self) -> Statistics | None:
-        """Of a whole dataset, where these images are a part of it and come with its statistics."""
+        """Where it has them. UserError when they are none; that costs seconds."""
         return None
 
     @abstractmethod

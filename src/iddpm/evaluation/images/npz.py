@@ -19,7 +19,7 @@ from iddpm.evaluation.images.base import ImageSet, Statistics
 
 STATISTICS = {"mu", "sigma"}
 ROUNDING = 1e-5
-"""By which a covariance may miss its symmetry, as a fraction of its largest entry."""
+"""By which a covariance may miss its symmetry or have a negative eigenvalue, as a fraction of its largest one."""
 
 READ_HEADER = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -44,6 +44,7 @@ class NpzImages(ImageSet):
                 raise UserError(f"{path}: has no array arr_0, where images are looked for ({', '.join(self._arrays)})")
             with archive.open("arr_0.npy") as stream:
                 self.count, self.shape = self._read_header(stream, archive.getinfo("arr_0.npy").file_size)
+        self.has_statistics = set(self._arrays) >= STATISTICS
         if "arr_1" in self._arrays:
             self.labels = self._read_labels()
 
@@ -86,7 +87,7 @@ class NpzImages(ImageSet):
     @cached_property
     def statistics(self) -> Statistics | None:
         """mu and sigma, of which OpenAI's reference files say: of the Inception features of the whole dataset."""
-        if not set(self._arrays) >= STATISTICS:
+        if not self.has_statistics:
             return None
         mean, covariance = self._load("mu"), self._load("sigma")
         kinds = mean.dtype.kind + covariance.dtype.kind
@@ -100,6 +101,11 @@ class NpzImages(ImageSet):
             raise UserError(f"{self.path}: mu and sigma are not all finite")
         if np.abs(covariance - covariance.T).max() > ROUNDING * np.abs(covariance).max():
             raise UserError(f"{self.path}: sigma is not symmetric, so it is no covariance")
+        variances = np.linalg.eigvalsh(covariance)
+        if variances[0] < -ROUNDING * variances[-1]:
+            raise UserError(
+                f"{self.path}: sigma has the negative eigenvalue {variances[0]:.3g}, so it is no covariance"
+            )
         return Statistics(mean, covariance, hashlib.sha256(mean.tobytes() + covariance.tobytes()).hexdigest())
 
     def _load(self, name: str) -> npt.NDArray[Any]:

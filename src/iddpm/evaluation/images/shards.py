@@ -37,6 +37,11 @@ class ShardImages(ImageSet):
             return None
         return np.concatenate([labels for _, labels in self._parts()])
 
+    @property
+    def averaged_to(self) -> int | None:
+        """Pixels of a side; None for the dataset's own size."""
+        return None if self._size == self.folder.card.size else self._size
+
     def _parts(self) -> Iterator[tuple[Images, Labels]]:
         return (self.folder.read(shard) for shard in self.folder.splits[self.split])
 
@@ -44,7 +49,7 @@ class ShardImages(ImageSet):
         return _rebatched((self._averaged(images) for images, _ in self._parts()), size)
 
     def _averaged(self, images: Images) -> Images:
-        if self._size == self.folder.card.size:
+        if self.averaged_to is None:
             return images
         parts = [images[first : first + AVERAGED_AT_ONCE] for first in range(0, len(images), AVERAGED_AT_ONCE)]
         return np.concatenate([to_uint8(to_tensor(part, torch.device("cpu"), self._size)) for part in parts])

@@ -16,7 +16,6 @@ WIDE = 1.8
 """Ratio of sides from which a picture takes the page's whole width."""
 CRISP = 480
 """Pixels of width."""
-HASH_SHOWN = 12
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,11 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Cell:
-    """Of a table: a value, an interval or remark to it, a mark (best, good, bad or unsure), what shows on hover."""
+    """Of a table: a value, an interval or remark to it, a mark (best, good, bad, unsure, or hash in small print)."""
 
     text: str
     note: str = ""
     mark: str = ""
-    hover: str = ""
 
 
 @dataclass(frozen=True)
@@ -232,5 +230,5 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def hashed(sha256: str) -> Cell:
-    """The beginning of a hash or commit, the whole on hover."""
-    return Cell(f"`{sha256[:HASH_SHOWN]}`", hover=sha256)
+    """A hash or commit, whole, broken into lines."""
+    return Cell(f"`{sha256}`", mark="hash")

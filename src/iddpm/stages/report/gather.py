@@ -172,11 +172,16 @@ def _short(value: Any) -> str:
 
 
 def _samplings(group: Sequence[Evaluated]) -> list[Evaluated]:
-    """Evaluations whose samples differ in the seed alone are one; so are several of the same samples."""
+    """Evaluations whose samples differ in the seed alone are one; so are several of the same samples.
+
+    Seeds that gave the same images are no draws of chance: they stay apart.
+    """
     seeds: dict[str, dict[int, Evaluated]] = {}
     for evaluated in group:
         same = seeds.setdefault(json.dumps(evaluated.all_but_seed, sort_keys=True), {})
         same.setdefault(evaluated.sampling["seed"], evaluated)
-    return [
-        mean_over_seeds([*same.values()]) if len(same) > 1 else next(iter(same.values())) for same in seeds.values()
-    ]
+    samplings: list[Evaluated] = []
+    for members in ([*same.values()] for same in seeds.values()):
+        distinct = {one.about["samples_sha256"] for one in members}
+        samplings += [mean_over_seeds(members)] if 1 < len(members) == len(distinct) else members
+    return samplings

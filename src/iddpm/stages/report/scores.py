@@ -4,7 +4,6 @@ import csv
 from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
-from statistics import stdev
 from typing import Any, NamedTuple
 
 from iddpm.stages.evaluated import Evaluated, told_apart
@@ -180,7 +179,7 @@ def _named(one: Evaluated, model: bool) -> Cell:
     made = ", ".join([*([one.sampling["model"]] if model else []), f"from {one.start}", one.sampler])
     if not one.seeds:
         return Cell(quoted(one), made)
-    spread = number(stdev(seed.scores["frechet_distance"] for seed in one.seeds), 2)
+    spread = number(one.deviations["frechet_distance"], 2)
     return Cell(quoted(one), f"mean, standard deviation of {one.about['distance']} {spread}; {made}")
 
 
@@ -253,7 +252,9 @@ def _warnings(group: Group) -> list[Block]:
     """What the scores warn of, each once with the evaluations it concerns."""
     named: dict[str, list[str]] = {}
     for one in group.evaluations:
-        for warning in one.about["warnings"]:
+        alike = [other for other in group.evaluations if other.about["samples_sha256"] == one.about["samples_sha256"]]
+        same = ["the same images from different seeds"] if len({other.sampling["seed"] for other in alike}) > 1 else []
+        for warning in [*one.about["warnings"], *same]:
             named.setdefault(warning, []).append(f"`{one.name}`")
     everyone = len(group.evaluations)
     notes = [
