@@ -16,7 +16,7 @@ from iddpm.stages.models import DiffusionModel
 from iddpm.stages.run import run_stage
 
 from ..conftest import Project, make_project, tiny_params
-from .test_pipeline import wait_for
+from .test_interruptions import wait_for
 
 BATCHES = 12
 

@@ -2,14 +2,9 @@
 
 import json
 import re
-import signal
-import sys
-import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import pytest
 
 from ..conftest import Project, make_project, tiny_params
@@ -212,93 +207,3 @@ def test_a_model_of_other_parameters_is_refused_by_key(finished: Project) -> Non
     finished.write(tiny_params())
     assert result.returncode == 1
     assert "models.digits.network.width is 16, but runs/models/digits was trained with 8" in result.stderr
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_killing_dvc_leaves_no_orphan_and_loses_nothing(finished: Project, number: signal.Signals) -> None:
-    """The stage ends by itself within seconds, with a checkpoint, and the next repro goes on from there."""
-    change(finished, "models.digits.training.steps", 100_000 + int(number))
-    known = set(running_logs(finished.root))
-    process = finished.start("dvc", "repro", "train@digits", SHELL="/bin/sh")  # a shell that stays, if it can
-    try:
-        log = wait_for(lambda: new_log(finished, known, rows=3))
-        stage = next(p for p in psutil.Process(process.pid).children(recursive=True) if "stage" in p.cmdline())
-        process.send_signal(number)
-        process.communicate(timeout=150)
-        wait_for(lambda: not stage.is_running() or stage.status() == psutil.STATUS_ZOMBIE)
-        reached = max(int(path.name.split("-")[1]) for path in log.parent.glob("step-*"))
-        assert reached >= 6
-        again = finished.start("iddpm", "stage", "train", "digits")
-        resumed = next(line for line in again.stdout or () if "resumed at step" in line)
-        assert int(resumed.split()[-1]) == reached
-        again.send_signal(signal.SIGINT)
-        again.communicate(timeout=150)
-        assert again.returncode == 128 + signal.SIGINT
-    finally:
-        process.kill()
-        finished.write(tiny_params())
-
-
-def test_a_parent_that_dies_at_once_leaves_no_orphan(finished: Project) -> None:
-    """Within the stage's own imports, seconds before it trains."""
-    change(finished, "models.digits.training.steps", 300_000)
-    parent = (
-        "import subprocess, time; stage = subprocess.Popen(['iddpm', 'stage', 'train', 'digits']);"
-        "print(stage.pid, flush=True); time.sleep(0.7)"
-    )
-    known = set(running_logs(finished.root))
-    process = finished.start(sys.executable, "-c", parent)
-    assert process.stdout is not None
-    pid = int(process.stdout.readline())
-    process.communicate(timeout=150)  # waits for the stage too: it holds the pipe
-    wait_for(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE)
-    assert set(running_logs(finished.root)) == known
-    finished.write(tiny_params())
-
-
-def test_ray_workers_stop_with_a_checkpoint_and_die_with_the_stage(finished: Project) -> None:
-    params = tiny_params() | {"compute": {"workers": 2, "device": "cpu"}}
-    params["models"]["digits"]["training"]["steps"] = 200_000
-    finished.write(params)
-    train = ("iddpm", "stage", "train", "digits")
-    known = set(running_logs(finished.root))
-    first = finished.start(*train)
-    second = None
-    try:
-        log = wait_for(lambda: new_log(finished, known, rows=1))
-        first.send_signal(signal.SIGTERM)
-        output, _ = first.communicate(timeout=150)
-        assert first.returncode == 128 + signal.SIGTERM, output
-        reached = max(int(path.name.split("-")[1]) for path in log.parent.glob("step-*"))
-        second = finished.start(*train)
-        resumed = next(line for line in second.stdout or () if "resumed at step" in line)
-        assert int(resumed.split()[-1]) == reached
-        children = psutil.Process(second.pid).children(recursive=True)
-        assert len(children) > 3  # the raylet and its workers
-        second.kill()
-        second.communicate(timeout=150)
-        wait_for(lambda: not any(child.is_running() for child in children))
-    finally:
-        for process in (first, second):
-            if process is not None:
-                process.kill()
-        finished.write(tiny_params())
-
-
-def running_logs(root: Path) -> list[Path]:
-    return list((root / "work" / "train").glob("*/metrics.jsonl"))
-
-
-def new_log(project: Project, known: set[Path], rows: int) -> Path | None:
-    """The metrics log of a training that started since, once it has that many rows."""
-    logs = set(running_logs(project.root)) - known
-    return next((path for path in logs if path.read_text().count("\n") >= rows), None)
-
-
-def wait_for(condition: Any, seconds: float = 150) -> Any:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        if value := condition():
-            return value
-        time.sleep(0.1)
-    raise AssertionError("did not happen in time")
