@@ -16,6 +16,15 @@ from iddpm.errors import UserError
 
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
+PEAK_KIB = r"""
+import re
+from pathlib import Path
+
+def peak_kib():
+    '''Of this process's memory; ru_maxrss would begin at that of the process which started it.'''
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+"""
+"""At the head of scripts that measure."""
 QUIET = {
     "DVC_NO_ANALYTICS": "1",
     "DO_NOT_TRACK": "1",

@@ -17,7 +17,7 @@ from iddpm.errors import UserError
 from iddpm.params import ImagesDataset, Labels, Unreadable
 from iddpm.stages.run import run_stage
 
-from ..conftest import Project, write_tiny_params
+from ..conftest import PEAK_KIB, Project, write_tiny_params
 
 COLOURS = [(250, 10, 20), (10, 250, 20), (10, 20, 250)]
 
@@ -267,20 +267,23 @@ def test_the_hash_covers_paths_contents_and_labels(folder: Path, tmp_path: Path)
     assert again.read_split("train")[0].tobytes() != seen[-1].read_split("train")[0].tobytes()
 
 
-MEASURE = """
-import resource, sys
+MEASURE = (
+    PEAK_KIB
+    + """
+import sys
 from pathlib import Path
 from iddpm.data import open_source, write_shards
 from iddpm.params import ImagesDataset
 dataset = ImagesDataset(source="images/mine", size=256, images_per_block=16)
 source = open_source(dataset, Path(sys.argv[1]))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_kib()
 list(write_shards(source, dataset, Path(sys.argv[2])))
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+print((peak_kib() - before) // 1024)
 """
+)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is in KiB on Linux alone")
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_bounded_by_a_block_of_images(folder: Path, tmp_path: Path) -> None:
     paint(folder / "0.png", size=(256, 256))
     for i in range(1, 600):

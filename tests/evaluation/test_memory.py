@@ -6,8 +6,12 @@ import sys
 
 import pytest
 
-SCORE = """
-import resource, sys
+from ..conftest import PEAK_KIB
+
+SCORE = (
+    PEAK_KIB
+    + """
+import sys
 import numpy as np
 import torch
 import torchmetrics.image.kid
@@ -19,16 +23,15 @@ def drawn(count):
     images = ArrayImages(np.zeros((count, 1, 1, 1), np.uint8))
     return ScoredSet(torch.randn(count, 256), None, None, images)
 
-def megabytes():
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10
 
 settings = ScoreSettings(features="module/x", manifold_reference=50, kid_subset_size=20, bootstrap=100)
 score(drawn(100), drawn(100), settings)  # what libraries take once
 samples, reference = drawn(100), drawn(int(sys.argv[1]))
-before = megabytes()
+before = peak_kib()
 score(samples, reference, settings)
-print(megabytes() - before)
+print((peak_kib() - before) / 2**10)
 """
+)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the kernel's way")
