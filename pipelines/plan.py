@@ -24,7 +24,7 @@ def prepare_parameters(preset: str | None, force: bool, overrides: Mapping[str, 
     if overrides:
         values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in overrides.items()}
         commands.append(["set", *(f"{key}={value}" for key, value in values.items())])
-    for command in [*commands, ["check"], ["prune"]]:
+    for command in [*commands, ["prune"]]:  # which checks first
         done = subprocess.run([sys.executable, "-m", "iddpm.cli", *command], capture_output=True, text=True)
         if done.returncode:
             raise Refused(done.stderr.strip() or f"iddpm {command[0]} exited with {done.returncode}")

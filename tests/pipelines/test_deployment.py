@@ -57,7 +57,7 @@ def test_runs_and_is_cancelled_from_the_ui(tmp_path: Path, toy: Callable[..., To
         assert server.finished(run)["message"] == "1 executed"
         assert server.outcomes(run) == {"train@a": "executed"}
         asked = (tmp_path / "cli.log").read_text().splitlines()
-        assert asked == ["preset tiny", "set models.digits.rate=1e-05 note=x", "check", "prune"]
+        assert asked == ["preset tiny", "set models.digits.rate=1e-05 note=x", "prune"]
 
         repository.seconds(600)
         run = server.post(f"deployments/{deployment}/create_flow_run", parameters={"gpus": 1})["id"]

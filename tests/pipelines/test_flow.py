@@ -191,4 +191,4 @@ def test_one_command_without_a_server(toy: MakeToy) -> None:
     assert code == 0, (repository.root / "flow.log").read_text()
     assert repository.record("a")
     asked = (repository.root / "cli.log").read_text().splitlines()
-    assert asked == ["preset tiny", "set models.digits.steps=10 models.digits.name=x=y", "check", "prune"]
+    assert asked == ["preset tiny", "set models.digits.steps=10 models.digits.name=x=y", "prune"]
