@@ -64,6 +64,8 @@ samplings:
   ancestral: {model: digits, steps: 5, count: 20}
 surrogate_samplings:
   sngan-10: {model: digits, surrogate: sngan, t_mid: 10, steps: 3, count: 20}
+cascades: {}
+reconstructions: {}
 evaluations:
   ancestral: &evaluation
     {samples: ancestral, dataset: digits, features: pixels, kid_subset_size: 10, inception_splits: 2}
@@ -141,7 +143,7 @@ def make_project(root: Path) -> Project:
         (root / "data" / "raw" / source).mkdir(parents=True)
     networks, no_weights = Path("data/raw/features"), shutil.ignore_patterns("*.pth")
     shutil.copytree(ROOT / networks, root / networks, ignore=no_weights)
-    for folder in ("metrics", "evaluations", "likelihoods", "samples", "models", "surrogates"):
+    for folder in ("metrics", "evaluations", "reconstructions", "likelihoods", "samples", "models", "surrogates"):
         (root / "runs" / folder).mkdir(parents=True)
         (root / "runs" / folder / ".gitkeep").touch()
     (root / ".dvc").mkdir()

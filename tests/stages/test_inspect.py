@@ -38,6 +38,8 @@ mixtures: {}
 samplings: {}
 surrogate_samplings: {}
 evaluations: {}
+cascades: {}
+reconstructions: {}
 likelihoods: {}
 report: {}
 """

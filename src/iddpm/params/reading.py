@@ -14,7 +14,7 @@ from iddpm.errors import UserError
 from iddpm.params.base import Compute, Name, Section
 from iddpm.params.datasets import Dataset
 from iddpm.params.models import Import, Mixture, Model, Surrogate
-from iddpm.params.runs import Evaluation, Likelihood, Report, Sampling, SurrogateSampling
+from iddpm.params.runs import Cascade, Evaluation, Likelihood, Reconstruction, Report, Sampling, SurrogateSampling
 
 
 class Params(Section):
@@ -28,6 +28,8 @@ class Params(Section):
     mixtures: dict[Name, Mixture]
     samplings: dict[Name, Sampling]
     surrogate_samplings: dict[Name, SurrogateSampling]
+    cascades: dict[Name, Cascade]
+    reconstructions: dict[Name, Reconstruction]
     evaluations: dict[Name, Evaluation]
     likelihoods: dict[Name, Likelihood]
     report: Report

@@ -52,18 +52,28 @@ def _none_or_enough(resamples: int) -> int:
     return resamples
 
 
-class Sampling(Section):
-    """A set of images drawn from a model, from pure noise."""
+class _Chain(Section):
+    """How a reverse chain is run."""
 
-    model: Name = Field(description="A key of models, mixtures or imports.")
     steps: Steps
-    count: int = Field(ge=1, description="Images drawn; class labels go round, 0, 1, 2, ...")
     sampler: Sampler = Field(Sampler.ANCESTRAL, description="ancestral or ddim.")
     eta: float = Field(0.0, ge=0, le=1, description="Noise of a DDIM step; 0 is deterministic.")
     clip: bool = Field(True, description="Clip the predicted x_start to [-1, 1] at every step.")
     weights: Weights = Field(Weights.EMA, description="ema or raw.")
     batch_size: int = Field(128, ge=1, description="Images drawn at once; the images do not depend on it.")
     seed: int = Field(0, ge=0, description="Of the starting noise and of every step's noise.")
+
+
+class Sampling(_Chain):
+    """A set of images drawn from a model, from pure noise."""
+
+    model: Name = Field(description="A key of models, mixtures or imports.")
+    count: int = Field(ge=1, description="Images drawn; class labels go round, 0, 1, 2, ...")
+    checkpoint: int | None = Field(
+        None,
+        ge=1,
+        description="Training step of a snapshot kept by training.snapshot_every; null is the finished model.",
+    )
     interpolations: int = Field(
         0, ge=0, description="Pairs of images joined by a path of the starting noise, drawn as a picture; ddim, eta 0."
     )
@@ -85,6 +95,33 @@ class SurrogateSampling(Sampling):
         Handover.X_START,
         description="What a diffusion surrogate hands over, resized bilinearly: x_start, noised again, or the raw x_t.",
     )
+
+
+class _Upsampled(_Chain):
+    """How low-resolution images are upsampled."""
+
+    upsampler: Name = Field(description="A key of models or imports that has upsampling.")
+    augmentation: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Standard deviation of the noise added to the low-resolution images and told to the network; at "
+        "most the noise_augmentation of its training.",
+    )
+
+
+class Cascade(_Upsampled):
+    """Samples of a smaller model, upsampled: the same images in the same order with the same labels."""
+
+    samples: Name = Field(description="A key of samplings, surrogate_samplings or cascades.")
+
+
+class Reconstruction(_Upsampled):
+    """Real images averaged down and upsampled again, compared with the originals."""
+
+    dataset: Name = Field(description="A key of datasets, of the upsampler's size.")
+    split: Split = Field(Split.TEST, description="train or test.")
+    images: int = Field(ge=1, description="How many, from the first.")
 
 
 class ScoreSettings(Section):
@@ -110,7 +147,7 @@ class ScoreSettings(Section):
 class Evaluation(ScoreSettings):
     """Scores of one set of samples against a dataset."""
 
-    samples: Name = Field(description="A key of samplings or surrogate_samplings.")
+    samples: Name = Field(description="A key of samplings, surrogate_samplings or cascades.")
     dataset: Name = Field(description="A key of datasets: the reference images.")
     split: Split = Field(Split.TRAIN, description="The part of the dataset that is the reference.")
 
@@ -136,6 +173,29 @@ class Likelihood(Section):
     seed: int = Field(0, ge=0, description="Of the one noise draw per image and timestep.")
 
 
+class ScalingMetric(StrEnum):
+    """What a scaling study plots against training compute."""
+
+    FRECHET_DISTANCE = "frechet_distance"
+    BITS_PER_DIM = "bits_per_dim"
+
+
+class ScalingStudy(Section):
+    """A metric against training compute over models and step budgets (paper, figure 10), with power-law fits."""
+
+    metric: ScalingMetric
+    points: list[Name] = Field(
+        min_length=3,
+        description="Keys of evaluations (frechet_distance) or likelihoods (bits_per_dim; with checkpoints: all each "
+        "snapshot is a point).",
+    )
+    held_out: Name | None = Field(
+        None, description="Key of the model predicted from the others; null is the one of most training compute."
+    )
+    bootstrap: int = Field(200, ge=2, description="Resamples for the intervals of the fits.")
+    seed: int = Field(0, ge=0, description="Of the resamples.")
+
+
 class Report(Section):
     """The page that gathers the pipeline's results."""
 
@@ -143,3 +203,4 @@ class Report(Section):
     published: dict[Name, str] = Field(
         {}, description="Evaluation or likelihood -> published result beside which it is shown, as TABLE/ROW."
     )
+    scaling: dict[Name, ScalingStudy] = Field({}, description="Scaling studies, each with its figure and fits.")
