@@ -31,7 +31,7 @@ from pydantic import Field
 from pipelines.plan import Graph, Refused, gpu_shares, prepare_parameters, stage_graph
 from pipelines.stages import Stages, Stopped
 
-GPU_GROUPS = {"surrogate", "train", "sample", "surrogate-sample", "likelihood", "evaluate"}
+GPU_GROUPS = {"surrogate", "train", "sample", "surrogate-sample", "cascade", "reconstruct", "likelihood", "evaluate"}
 GPU_LIMIT = "gpu"
 LEASE_SECONDS = 60  # a slot whose flow was killed -9 is free again after this
 POLL_SECONDS = 3.0

@@ -10,7 +10,7 @@ from .conftest import Project, tiny_params
 def test_help_names_every_command(project: Project) -> None:
     text = project.run("iddpm", "--help").stdout
     commands = [
-        "preset", "check", "set", "inspect", "download", "stage", "prune", "track", "mlflow", "draw", "invert",
+        "preset", "check", "set", "inspect", "plan", "download", "stage", "prune", "track", "mlflow", "draw", "invert",
         "gradient-noise", "evaluate", "compare", "export-pngs", "register", "import", "export",
     ]  # fmt: skip
     assert re.findall(r"^\W*([a-z-]+)  +[A-Z]", text, re.MULTILINE) == commands
@@ -38,7 +38,7 @@ def test_presets(project: Project) -> None:
     assert "changes that are in no preset" in fails(project, "preset", "digits")
     project.run("iddpm", "preset", "digits", "--force")
     assert re.search(r"^\* digits ", project.run("iddpm", "preset").stdout, re.MULTILINE)
-    assert "there is none of that name (cifar10_uncond_50M_500K" in fails(project, "preset", "imagenet")
+    assert "there is none of that name (architectures, " in fails(project, "preset", "imagenet")
 
 
 def test_set_keeps_comments_and_refuses_nonsense(project: Project) -> None:

@@ -1,5 +1,6 @@
 """Every mistake in params.yaml is named by its path before anything runs."""
 
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -296,6 +297,99 @@ BOUND = {"model": "x", "dataset": "digits"}
 )  # fmt: skip
 def test_mistakes_across_sections_are_named(tmp_path: Path, changes: dict[str, Any], message: str | None) -> None:
     assert_checked(tmp_path, changes, message)
+
+
+UP = MODEL | {"upsampling": {"low_size": 4, "noise_augmentation": 0.25}}
+CASCADE = {
+    "models.low": HALF,
+    "models.up": UP,
+    "samplings.low": SAMPLING | {"model": "low"},
+    "cascades.large": {"samples": "low", "upsampler": "up", "steps": 5},
+    "reconstructions.real": {"upsampler": "up", "dataset": "digits", "images": 10, "steps": 5},
+}
+PLAIN = {"network": MODEL["network"] | {"conditioning": "none"}}
+RELEASED = {"weights": "x.pt", "flags": "--large_size 64 --small_size 32 --num_channels 32 --diffusion_steps 20 "
+            "--noise_schedule cosine"}  # fmt: skip
+PUBLIC = {
+    "datasets.photos": {"source": "photos", "size": 64},
+    "imports.x": IMPORT,
+    "imports.released": RELEASED,
+    "samplings.x": SAMPLING,
+    "cascades.large": {"samples": "x", "upsampler": "released", "steps": 5},
+    "reconstructions.real": {"upsampler": "released", "dataset": "photos", "images": 10, "steps": 5},
+}
+SMALL = HALF | {"size": 2, "network": HALF["network"] | {"channel_mult": [1]}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, None),
+        ({"cascades.large.augmentation": 0.25, "reconstructions.real.augmentation": 0.25}, None),
+        (PUBLIC, None),
+        ({"cascades.large.samples": "lo"}, "large.samples: 'lo' is not in samplings or surrogate_samplings or casc"),
+        ({"cascades.large.upsampler": "digits"}, "cascades.large.upsampler: digits has no upsampling"),
+        ({"reconstructions.real.upsampler": "low"}, "reconstructions.real.upsampler: low has no upsampling"),
+        ({"mixtures.m": {"middle": "up", "ends": "up", "within": 2}, "cascades.large.upsampler": "m"},
+         "cascades.large.upsampler: 'm' is not in models or imports"),
+        ({"cascades.large.samples": "ancestral"}, "large.samples: images of 8x8 pixels and 1 channels, up takes 4x4"),
+        ({"cascades.large.samples": "large"}, "cascades.large.samples: large rests on large itself"),
+        ({"models.low": HALF | {"network": HALF["network"] | {"conditioning": "none"}}},
+         "cascades.large.samples: has labels of no classes, up is told one of 10"),
+        ({"models.up": UP | PLAIN}, None),
+        ({"cascades.large.augmentation": 0.3}, "cascades.large.augmentation: 0.3 is more than the 0.25 that up was"),
+        ({"models.up.upsampling": {"low_size": 4}, "cascades.large.augmentation": 0.1},
+         "cascades.large.augmentation: 0.1 is more than the 0.0 that up was trained with"),
+        ({"cascades.large.steps": 21}, "cascades.large.steps: '21': cannot take 21 steps"),
+        ({"models.up": UP | {"diffusion": LEARNED}, "cascades.large.sampler": "ddim"},
+         "reconstructions.real.steps: 5 of 20 with variance learned"),
+        ({"reconstructions.real.eta": 0.5}, "reconstructions.real.eta: only the ddim sampler has it"),
+        (PUBLIC | {"cascades.large.weights": "raw"}, "cascades.large.weights: released is an import, which has no raw"),
+        ({"cascades.ancestral": CASCADE["cascades.large"]}, "cascades.ancestral: the name is taken by samplings.anc"),
+        ({"reconstructions.real.images": 300}, "reconstructions.real.images: 300 is more than the 299 test images of"),
+        ({"reconstructions.real": CASCADE["reconstructions.real"] | {"images": 300, "split": "train"}}, None),
+        ({"datasets.rgb": RGB, "reconstructions.real.dataset": "rgb"}, "real.dataset: images of 8x8 pixels and 3"),
+        ({"datasets.plain": MINE | {"size": 8, "channels": 1}, "reconstructions.real.dataset": "plain"},
+         "reconstructions.real.dataset: has no classes, the model is told one of 10"),
+        ({"models.mid": SMALL | {"size": 4, "upsampling": {"low_size": 2}},
+          "reconstructions.real.upsampler": "mid"}, "upsampler: makes 4 pixels; the window of SSIM needs 6"),
+        # A cascade of two steps carries the labels of its first model.
+        ({"models.low": SMALL, "models.mid": SMALL | PLAIN | {"size": 4, "upsampling": {"low_size": 2}},
+          "cascades.mid": {"samples": "low", "upsampler": "mid", "steps": 5}, "cascades.large.samples": "mid",
+          "evaluations.large": {"samples": "large", "dataset": "digits", "kid_subset_size": 10}}, None),
+        # An evaluation knows what a cascade holds.
+        ({"evaluations.large": {"samples": "large", "dataset": "digits", "kid_subset_size": 21}},
+         "evaluations.large.kid_subset_size: 21 is more than the 20 samples of large"),
+        ({"datasets.rgb": RGB, "evaluations.large": {"samples": "large", "dataset": "rgb", "kid_subset_size": 10}},
+         "3 channels, the samples of large have 8x8 pixels and 1 channels"),
+        # Snapshots.
+        ({"samplings.low.checkpoint": 2}, "samplings.low.checkpoint: low keeps no snapshots: set models.low.training"),
+        ({"models.low.training.snapshot_every": 2, "samplings.low.checkpoint": 2}, None),
+        ({"models.low.training.snapshot_every": 2, "samplings.low.checkpoint": 4}, None),
+        ({"models.low.training.snapshot_every": 2, "samplings.low.checkpoint": 3},
+         "samplings.low.checkpoint: low keeps no snapshot of step 3, only every 2 steps"),
+        ({"models.low.training.snapshot_every": 2, "samplings.low.checkpoint": 6},
+         "samplings.low.checkpoint: 6 is more than the 4 steps of low"),
+        ({"samplings.low.checkpoint": 0}, "samplings.low.checkpoint: input should be greater than or equal to 1"),
+        (PUBLIC | {"samplings.x": SAMPLING | {"checkpoint": 2}}, "samplings.x.checkpoint: only models have snapshots"),
+    ],
+)  # fmt: skip
+def test_mistakes_in_cascades_are_named(tmp_path: Path, changes: dict[str, Any], message: str | None) -> None:
+    path = write_tiny_params(tmp_path, deepcopy(CASCADE | changes))
+    if message is None:
+        load_params(path)
+    else:
+        with pytest.raises(UserError) as error:
+            load_params(path)
+        assert message in str(error.value) and len(str(error.value).splitlines()) == 1
+
+
+def test_a_round_of_cascades_is_named(tmp_path: Path) -> None:
+    up = {"upsampler": "up", "steps": 5}
+    changes = {f"cascades.{name}": up | {"samples": below} for name, below in (("a", "b"), ("b", "c"), ("c", "b"))}
+    with pytest.raises(UserError) as error:
+        load_params(write_tiny_params(tmp_path, deepcopy(CASCADE | changes)))
+    assert "cascades.b.samples: c rests on b itself" in str(error.value) and "cascades.a" not in str(error.value)
 
 
 def test_a_learned_surrogate_takes_every_step(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from iddpm.commands import (
     import_,
     inspect,
     invert,
+    plan,
     project_root,
     register,
 )
@@ -35,7 +36,8 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 
 PR_SET_PDEATHSIG = 1
 STAGES = (
-    "shard", "surrogate", "train", "import", "mix", "sample", "surrogate-sample", "evaluate", "likelihood", "report",
+    "shard", "surrogate", "train", "import", "mix", "sample", "surrogate-sample", "cascade", "reconstruct", "evaluate",
+    "likelihood", "report",
 )  # fmt: skip
 
 app = typer.Typer(
@@ -134,6 +136,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "check": check,
     "set": set_,
     "inspect": inspect,
+    "plan": plan,
     "download": download,
     "stage": stage,
     "prune": prune,

@@ -41,6 +41,34 @@ def inspect(
     print(inspect_networks(project_root(), name, preset, as_json=json))
 
 
+def plan(
+    preset: Annotated[str | None, typer.Argument(help="A preset's name; none reads params.yaml.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=1, help="GPUs that stages share; 1 by default.")] = None,
+    tflops: Annotated[
+        float, typer.Option(min=0.001, help="Peak of one GPU in bfloat16, 10^12 operations/s: A100 312, H100 989.")
+    ] = 312.0,
+    utilisation: Annotated[float, typer.Option(min=0.001, max=1.0, help="Share of the peak that is reached.")] = 0.35,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="GPUs of one training, instead of compute.workers.")
+    ] = None,
+    measure: Annotated[
+        bool, typer.Option("--measure", help="Time real steps on this machine instead; about a minute.")
+    ] = False,
+    json: Annotated[bool, typer.Option("--json", help="Everything as JSON.")] = False,
+) -> None:
+    """What a preset will take before it runs: arithmetic, memory, hours and disk of every stage. See docs/plan.md."""
+    from iddpm.presets import preset_path
+    from iddpm.stages.plan import Gpus
+    from iddpm.stages.plan import plan as plan_pipeline
+
+    if measure and gpus is not None:
+        raise UserError("--measure: times this machine; leave --gpus out")
+    root = project_root()
+    path = root / "params.yaml" if preset is None else preset_path(root, preset)
+    machine = None if measure else Gpus(gpus or 1, tflops, utilisation)
+    print(plan_pipeline(root, path, gpus=machine, workers=workers, as_json=json))
+
+
 def download(
     what: Annotated[
         str,

@@ -22,12 +22,18 @@ def listing(root: Path) -> list[str]:
     return lines
 
 
-def choose(root: Path, name: str, *, force: bool = False) -> None:
-    """Make a preset params.yaml. UserError when it is unknown, not sound, or would overwrite the user's edits."""
+def preset_path(root: Path, name: str) -> Path:
+    """The preset's file. UserError when it is unknown."""
     path = root / "presets" / f"{name}.yaml"
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in (root / "presets").glob("*.yaml")))
         raise UserError(f"preset {name!r}: there is none of that name ({known})")
+    return path
+
+
+def choose(root: Path, name: str, *, force: bool = False) -> None:
+    """Make a preset params.yaml. UserError when it is unknown, not sound, or would overwrite the user's edits."""
+    path = preset_path(root, name)
     load_params(path)
     if not force and _has_edits(root):
         raise UserError("params.yaml: has changes that are in no preset and in no commit; commit them, or use --force")

@@ -176,7 +176,7 @@ def test_a_surrogate_and_its_model_share_labels(model: DiffusionModel, surrogate
 
 def test_an_upsampler_does_not_start_from_noise(tmp_path: Path) -> None:
     upsampler = DiffusionModel(write_model(tmp_path / "up", {"upsampling": {"low_size": 4}}))
-    with pytest.raises(UserError, match="up: an upsampler; no command draws from low-resolution images yet"):
+    with pytest.raises(UserError, match="up: an upsampler; entries of cascades give it low-resolution images"):
         images_of(upsampler)
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 1), dtype=np.uint8)
     x, denoiser = upsampler.on_images(images, LABELS[:2], 10)

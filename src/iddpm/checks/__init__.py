@@ -3,9 +3,11 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from iddpm.checks.cascades import check_cascade, check_reconstruction
 from iddpm.checks.datasets import check_dataset
 from iddpm.checks.files import missing_files
 from iddpm.checks.models import check_import, check_mixture, check_model, check_surrogate
+from iddpm.checks.references import MODEL_GROUPS, SAMPLE_GROUPS
 from iddpm.checks.report import check_report
 from iddpm.checks.uses import check_evaluation, check_likelihood, check_sampling
 from iddpm.errors import UserError
@@ -47,8 +49,12 @@ def contradictions(params: Params) -> Iterator[str]:
     for group in ("samplings", "surrogate_samplings"):
         for name, sampling in getattr(params, group).items():
             yield from check_sampling(f"{group}.{name}", sampling, params)
-    yield from _names_taken(params, "runs/samples", "samplings", "surrogate_samplings")
-    yield from _names_taken(params, "runs/models", "models", "imports", "mixtures")
+    for name, cascade in params.cascades.items():
+        yield from check_cascade(name, cascade, params)
+    for name, reconstruction in params.reconstructions.items():
+        yield from check_reconstruction(f"reconstructions.{name}", reconstruction, params)
+    yield from _names_taken(params, "runs/samples", *SAMPLE_GROUPS)
+    yield from _names_taken(params, "runs/models", *MODEL_GROUPS)
     for name, evaluation in params.evaluations.items():
         yield from check_evaluation(f"evaluations.{name}", evaluation, params)
     for name, likelihood in params.likelihoods.items():

@@ -11,6 +11,7 @@ from iddpm.params import Architecture, Conditioning, Params
 from iddpm.training.build import build_process
 
 MODEL_GROUPS = ("models", "imports", "mixtures")
+SAMPLE_GROUPS = ("samplings", "surrogate_samplings", "cascades")
 
 
 class Named(NamedTuple):
@@ -52,3 +53,24 @@ def named_model(name: str, params: Params) -> Named | None:
     except (KeyError, ValueError, UserError):
         pass
     return None
+
+
+class SampleSet(NamedTuple):
+    """What runs/samples/NAME will hold: how many images, whose they are, and whose labels they carry."""
+
+    images: int
+    model: Named | None
+    labelled_by: Named | None
+    """In a cascade the first model: its labels are carried through."""
+
+
+def sample_set(name: str, params: Params, above: tuple[str, ...] = ()) -> SampleSet | None:
+    """The sampling or cascade of that name; None when it, or one below it, is missing or rests on itself."""
+    if sampling := params.samplings.get(name) or params.surrogate_samplings.get(name):
+        model = named_model(sampling.model, params)
+        return SampleSet(sampling.count, model, model)
+    cascade = params.cascades.get(name)
+    if cascade is None or name in above:
+        return None
+    base = sample_set(cascade.samples, params, (*above, name))
+    return base and base._replace(model=named_model(cascade.upsampler, params))

@@ -1,17 +1,31 @@
-"""Of the report: what it sets beside published results."""
+"""Of the report: what it sets beside published results, and the points of its scaling studies."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from iddpm.checks.references import reference
 from iddpm.errors import UserError
 from iddpm.evaluation.published import published_result
-from iddpm.params import Params
+from iddpm.params import Checkpoints, Params, ScalingMetric, ScalingStudy, Splits
+
+OF_EVALUATION = ("dataset", "split", "features")
+OF_SAMPLING = ("count", "steps", "sampler", "eta", "clip", "weights")
+OF_LIKELIHOOD = ("dataset", "split", "images", "steps", "clip", "weights")
+"""What a metric depends on besides the model: points of one study share it."""
+FEWEST_POINTS = 3
 
 
 def check_report(path: str, params: Params) -> Iterator[str]:
+    """Of what stands beside published results, and of scaling studies."""
+    yield from _check_published(f"{path}.published", params)
+    for name, study in params.report.scaling.items():
+        yield from _check_scaling(f"{path}.scaling.{name}", study, params)
+
+
+def _check_published(path: str, params: Params) -> Iterator[str]:
     """Each pair joins an evaluation or likelihood of this file to a published result with a score of its kind."""
     for name, result in params.report.published.items():
-        key = f"{path}.published.{name}"
+        key = f"{path}.{name}"
         yield from reference(key, name, params, "evaluations", "likelihoods")
         try:
             scores = published_result(result).scores
@@ -20,3 +34,88 @@ def check_report(path: str, params: Params) -> Iterator[str]:
             continue
         if name in params.likelihoods and name not in params.evaluations and "nll" not in scores:
             yield f"{key}: {result} has no bits/dim to compare a likelihood with"
+
+
+def _check_scaling(path: str, study: ScalingStudy, params: Params) -> Iterator[str]:
+    """Points of several models whose training compute is known, measured alike."""
+    group = "likelihoods" if study.metric is ScalingMetric.BITS_PER_DIM else "evaluations"
+    for name in study.points:
+        yield from reference(f"{path}.points", name, params, group)
+    known = [name for name in dict.fromkeys(study.points) if name in getattr(params, group)]
+    trained: dict[str, set[int]] = {}
+    for name in known:
+        model = _model(name, study.metric, params)
+        if problem := _no_compute(name, model, params):
+            yield f"{path}.points: {problem}"
+        elif model is not None and model in params.models:  # a missing model is reported where it is named
+            trained.setdefault(model, set()).update(_steps(name, model, study.metric, params))
+    yield from _check_alike(f"{path}.points", known, study.metric, params)
+    if not trained:
+        return
+    points = sum(map(len, trained.values()))
+    if len(trained) < 2 or points < FEWEST_POINTS:
+        yield (
+            f"{path}.points: {points} measured of {', '.join(trained)}: a study needs {FEWEST_POINTS} or more, of 2 "
+            "models or more"
+        )
+    if study.held_out is not None and study.held_out not in trained:
+        yield f"{path}.held_out: {study.held_out!r} is the model of none of its points ({', '.join(trained)})"
+
+
+def _model(name: str, metric: ScalingMetric, params: Params) -> str | None:
+    """Of a point; None for samples that a model did not draw from noise alone."""
+    if metric is ScalingMetric.BITS_PER_DIM:
+        return params.likelihoods[name].model
+    sampling = params.samplings.get(params.evaluations[name].samples)
+    return None if sampling is None else sampling.model
+
+
+def _no_compute(name: str, model: str | None, params: Params) -> str:
+    """Why a point has no training compute to be plotted against; "" if it has."""
+    if model is None:
+        return (
+            f"{name} is of {params.evaluations[name].samples}, which is not in samplings: only images that a model "
+            "draws from noise stand for its training alone"
+        )
+    if model in params.imports or model in params.mixtures:
+        return f"{name} is of {model}, which is not in models: its training compute is not known"
+    training = params.models[model].training if model in params.models else None
+    if training is not None and (training.noise_draws > 1 or training.extra_measurements):
+        return (
+            f"{name} is of {model}, whose steps pass an image more than once (noise_draws, extra_measurements): the "
+            "paper's count of compute does not hold for it"
+        )
+    return ""
+
+
+def _steps(name: str, model: str, metric: ScalingMetric, params: Params) -> set[int]:
+    """Training steps at which a point's key measures the model."""
+    training = params.models[model].training
+    if metric is ScalingMetric.FRECHET_DISTANCE:
+        return {params.samplings[params.evaluations[name].samples].checkpoint or training.steps}
+    every = training.snapshot_every
+    if params.likelihoods[name].checkpoints is Checkpoints.FINAL or every is None:
+        return {training.steps}
+    return {training.steps, *range(every, training.steps, every)}
+
+
+def _check_alike(path: str, names: list[str], metric: ScalingMetric, params: Params) -> Iterator[str]:
+    """A complaint for each setting in which a point is measured unlike the first."""
+    settings = {name: _settings(name, metric, params) for name in names}
+    for name in names[1:]:
+        first = settings[names[0]]
+        for key in [key for key in first if key in settings[name]]:
+            theirs, ours = first[key], settings[name][key]
+            if theirs != ours:
+                yield f"{path}: {key} is {ours} for {name}, {theirs} for {names[0]}: their values do not compare"
+
+
+def _settings(name: str, metric: ScalingMetric, params: Params) -> dict[str, Any]:
+    if metric is ScalingMetric.BITS_PER_DIM:
+        likelihood = params.likelihoods[name]
+        settings = {key: getattr(likelihood, key) for key in OF_LIKELIHOOD}
+        return settings | ({"split": Splits.TEST} if likelihood.split is Splits.BOTH else {})
+    evaluation = params.evaluations[name]
+    settings = {key: getattr(evaluation, key) for key in OF_EVALUATION}
+    sampling = params.samplings.get(evaluation.samples)
+    return settings | ({} if sampling is None else {key: getattr(sampling, key) for key in OF_SAMPLING})

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
-from iddpm.checks.references import MODEL_GROUPS, Named, named_model, reference
+from iddpm.checks.chains import check_eta, check_known_images, check_skipping, check_steps, check_weights, images_of
+from iddpm.checks.references import MODEL_GROUPS, SAMPLE_GROUPS, Named, named_model, reference, sample_set
 from iddpm.data import Card, known_card
-from iddpm.diffusion import Handover, Sampler, Variance, strided_process, truncated_process, upper_process
+from iddpm.diffusion import Handover, Sampler, strided_process, truncated_process, upper_process
 from iddpm.evaluation.classes import SMALL
 from iddpm.evaluation.features import PIXELS
 from iddpm.evaluation.refusals import Counted, pixel_problems, setting_problems, split_problems
@@ -20,7 +21,6 @@ from iddpm.params import (
     Splits,
     Surrogate,
     SurrogateSampling,
-    Weights,
 )
 
 
@@ -28,23 +28,32 @@ def check_sampling(path: str, sampling: Sampling, params: Params) -> Iterator[st
     """Of a sampling, with or without a surrogate."""
     yield from reference(f"{path}.model", sampling.model, params, *MODEL_GROUPS)
     model = named_model(sampling.model, params)
-    if sampling.sampler == "ancestral" and sampling.eta:
-        yield f"{path}.eta: only the ddim sampler has it"
+    yield from check_eta(path, sampling)
     if sampling.interpolations:
         yield from _check_interpolations(f"{path}.interpolations", sampling)
     if model is not None and model.architecture.upsampling is not None:
         yield f"{path}.model: {sampling.model} is an upsampler; it cannot start from noise alone"
-    yield from _check_weights(path, sampling, params)
+    yield from check_weights(path, sampling.model, sampling.weights, params)
+    if sampling.checkpoint is not None:
+        yield from _check_checkpoint(f"{path}.checkpoint", sampling.model, sampling.checkpoint, params)
     if isinstance(sampling, SurrogateSampling):
         yield from _check_start(path, sampling, model, params)
     elif model is not None:
-        process = model.process
-        try:
-            taken = process.respaced(str(sampling.steps)).timesteps
-        except ValueError as error:
-            yield f"{path}.steps: {error}"
-        else:
-            yield from _check_skipping(f"{path}.steps", process.variance, taken, process.timesteps, sampling.sampler)
+        yield from check_steps(f"{path}.steps", sampling, model)
+
+
+def _check_checkpoint(path: str, name: str, step: int, params: Params) -> Iterator[str]:
+    if name in params.models:
+        training = params.models[name].training
+        every = training.snapshot_every
+        if every is None:
+            yield f"{path}: {name} keeps no snapshots: set models.{name}.training.snapshot_every, or leave it out"
+        elif step > training.steps:
+            yield f"{path}: {step} is more than the {training.steps} steps of {name}"
+        elif step % every:
+            yield f"{path}: {name} keeps no snapshot of step {step}, only every {every} steps"
+    elif name in params.imports or name in params.mixtures:
+        yield f"{path}: only models have snapshots, {name} has none; leave it out"
 
 
 def _check_interpolations(path: str, sampling: Sampling) -> Iterator[str]:
@@ -54,23 +63,6 @@ def _check_interpolations(path: str, sampling: Sampling) -> Iterator[str]:
         yield f"{path}: only the noise of sampler ddim with eta 0 decides the image; use these, or 0"
     if 2 * sampling.interpolations > sampling.count:
         yield f"{path}: {sampling.interpolations} pairs of images are more than the {sampling.count} of count"
-
-
-def _check_weights(path: str, use: Sampling | Likelihood, params: Params) -> Iterator[str]:
-    mixture = params.mixtures.get(use.model)
-    parts = (use.model,) if mixture is None else (mixture.middle, mixture.ends)
-    imported = [name for name in parts if name in params.imports]
-    if use.weights is Weights.RAW and imported:
-        yield f"{path}.weights: {imported[0]} is an import, which has no raw weights; use ema"
-
-
-def _check_skipping(path: str, variance: Variance, taken: int, steps: int, sampler: Sampler) -> Iterator[str]:
-    """A chain that takes fewer than the `steps` noising steps it spans needs variances of longer ones."""
-    if taken < steps and variance is Variance.LEARNED and sampler is Sampler.ANCESTRAL:  # ddim makes no use of them
-        yield (
-            f"{path}: {taken} of {steps} with variance learned: its log variances are those of single steps: "
-            f"use learned_range, or steps: {steps}"
-        )
 
 
 def _check_start(path: str, sampling: SurrogateSampling, model: Named | None, params: Params) -> Iterator[str]:
@@ -90,7 +82,7 @@ def _check_start(path: str, sampling: SurrogateSampling, model: Named | None, pa
             yield f"{path}.steps: {error}"
         else:
             variance = model.process.variance
-            yield from _check_skipping(f"{path}.steps", variance, taken, sampling.t_mid, sampling.sampler)
+            yield from check_skipping(f"{path}.steps", variance, taken, sampling.t_mid, sampling.sampler)
     if isinstance(surrogate, DiffusionSurrogate) and sampling.surrogate_steps is not None:
         yield from _check_upper(f"{path}.surrogate_steps", sampling, surrogate, model)
 
@@ -105,7 +97,7 @@ def _check_upper(path: str, sampling: SurrogateSampling, surrogate: DiffusionSur
         yield f"{path}: {error}"
     else:
         taken = chain.timesteps - (sampling.t_mid > 0)  # its step 0 stands for t_mid and is never taken
-        yield from _check_skipping(path, surrogate.diffusion.variance, taken, above, sampling.sampler)
+        yield from check_skipping(path, surrogate.diffusion.variance, taken, above, sampling.sampler)
 
 
 def _check_pair(
@@ -141,16 +133,11 @@ def _check_same_images(
             yield f"{path}: was trained on dataset {surrogate.dataset}, the model on {model.dataset}"
     elif surrogate.dataset in params.datasets:  # an import names no dataset: what its images are must do
         card = known_card(params.datasets[surrogate.dataset])
-        theirs, ours = _images(card), _images(model.card)
+        theirs, ours = images_of(card), images_of(model.card)
         if theirs != ours:
             yield f"{path}: was trained on images of {theirs}, the model on {ours}"
         elif conditioning is Conditioning.CLASS and model.classes not in (0, card.classes):
             yield f"{path}: has {card.classes} classes, the model {model.classes}"
-
-
-def _images(card: Card, size: int | None = None) -> str:
-    size = size or card.size
-    return f"{size}x{size} pixels and {card.channels} channels"
 
 
 def _noising(diffusion: Diffusion) -> tuple[object, ...]:
@@ -159,18 +146,17 @@ def _noising(diffusion: Diffusion) -> tuple[object, ...]:
 
 def check_evaluation(path: str, evaluation: Evaluation, params: Params) -> Iterator[str]:
     """Of an evaluation: images of one kind, and enough of them on both sides."""
-    yield from reference(f"{path}.samples", evaluation.samples, params, "samplings", "surrogate_samplings")
+    yield from reference(f"{path}.samples", evaluation.samples, params, *SAMPLE_GROUPS)
     yield from reference(f"{path}.dataset", evaluation.dataset, params, "datasets")
-    sampling = params.samplings.get(evaluation.samples) or params.surrogate_samplings.get(evaluation.samples)
-    samples = None if sampling is None else Counted(sampling.count, f"samples of {evaluation.samples}")
+    drawn = sample_set(evaluation.samples, params)
+    samples = None if drawn is None else Counted(drawn.images, f"samples of {evaluation.samples}")
     real = None
     if evaluation.dataset in params.datasets:
         card = known_card(params.datasets[evaluation.dataset])
         if evaluation.split in card.counts:
             real = Counted(card.counts[evaluation.split], f"{evaluation.split} images of {evaluation.dataset}")
-        model = None if sampling is None else named_model(sampling.model, params)
-        if samples is not None and model is not None:
-            yield from _check_comparable(path, evaluation, samples, model, card)
+        if drawn is not None and samples is not None and drawn.model is not None:
+            yield from _check_comparable(path, evaluation, samples, drawn.model, card)
     yield from (f"{path}.{problem}" for problem in setting_problems(evaluation, samples, real))
 
 
@@ -187,8 +173,8 @@ def _check_comparable(path: str, evaluation: Evaluation, samples: Counted, model
     own_images = model.architecture.size is not None and model.dataset == evaluation.dataset
     if model.card.channels != card.channels or (model.size != card.size and not own_images):
         yield (
-            f"{path}.dataset: images of {_images(card)}, "
-            f"the samples of {evaluation.samples} have {_images(model.card, model.size)}"
+            f"{path}.dataset: images of {images_of(card)}, "
+            f"the samples of {evaluation.samples} have {images_of(model.card, model.size)}"
         )
     elif card.size % model.size:
         yield f"{path}.dataset: its {card.size} pixels are no multiple of the {model.size} of the samples"
@@ -200,7 +186,7 @@ def check_likelihood(path: str, likelihood: Likelihood, params: Params) -> Itera
     """Of a likelihood: a model, a dataset of its kind of images, and steps that its T has."""
     yield from reference(f"{path}.model", likelihood.model, params, *MODEL_GROUPS)
     yield from reference(f"{path}.dataset", likelihood.dataset, params, "datasets")
-    yield from _check_weights(path, likelihood, params)
+    yield from check_weights(path, likelihood.model, likelihood.weights, params)
     if likelihood.checkpoints is Checkpoints.ALL:
         yield from _check_snapshots(f"{path}.checkpoints", likelihood.model, params)
     model = named_model(likelihood.model, params)
@@ -211,7 +197,7 @@ def check_likelihood(path: str, likelihood: Likelihood, params: Params) -> Itera
         return
     card = known_card(dataset)
     if model is not None:
-        yield from _check_known_images(f"{path}.dataset", model, card)
+        yield from check_known_images(f"{path}.dataset", model, card)
     for split, available in card.counts.items():
         asked = likelihood.split in (split, Splits.BOTH)
         if asked and likelihood.images is not None and likelihood.images > available:
@@ -236,11 +222,4 @@ def _check_stride(path: str, steps: int, model: Named) -> Iterator[str]:
         yield f"{path}: {steps} is more than the model's T = {timesteps}"
     else:
         taken = strided_process(model.process, steps).timesteps
-        yield from _check_skipping(path, variance, taken, timesteps, Sampler.ANCESTRAL)
-
-
-def _check_known_images(path: str, model: Named, card: Card) -> Iterator[str]:
-    if _images(model.card) != _images(card):
-        yield f"{path}: images of {_images(card)}, the model's have {_images(model.card)}"
-    elif model.classes and card.classes != model.classes:
-        yield f"{path}: has {card.classes or 'no'} classes, the model is told one of {model.classes}"
+        yield from check_skipping(path, variance, taken, timesteps, Sampler.ANCESTRAL)

@@ -22,6 +22,7 @@ GAN_CURVES = ("discriminator_loss", "generator_loss")
 
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#6b6b6b")
 """Told apart by colour-blind readers too (Okabe and Ito)."""
+ENVELOPE = "#222222"
 MARKERS = ("o", "s", "^", "D")
 LINES = ("-", "--", ":", "-.")
 TICKS = {5: (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8), 20: (1, 2, 3, 5), 200: (1, 3), math.inf: (1,)}
@@ -151,12 +152,7 @@ def scatter_lines(
     """Each series as labelled points with their intervals, joined in the order of x, on log axes."""
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots()
-        for name, points in series.items():
-            ordered = sorted(points, key=lambda point: point.x)
-            x, y = [point.x for point in ordered], [point.y for point in ordered]
-            axis.plot(x, y, label=name, markersize=5, linewidth=1.4, **styles[name])
-            for point in ordered:
-                _interval(axis, point, styles[name]["color"])
+        _joined_points(axis, series, styles)
         axis.set(xscale="log", xlabel=xlabel, ylabel=ylabel)
         axis.set_title(title, loc="left")
         _plain_numbers(axis.xaxis)
@@ -164,6 +160,34 @@ def scatter_lines(
             axis.set_yscale("log")
             _plain_numbers(axis.yaxis)
         _legend(figure, axis, len(series))
+        _save(figure, path)
+
+
+def scaling_figure(
+    models: Mapping[str, Sequence[Point]],
+    envelope: Sequence[tuple[float, float]],
+    fits: Mapping[str, Sequence[tuple[float, float]]],
+    held_out: tuple[float, float],
+    path: Path,
+    *,
+    ylabel: str,
+    title: str,
+) -> None:
+    """A metric against training compute, both logarithmic, a line for each model (paper, figure 10).
+
+    Points (compute, metric) of the envelope are joined by a dashed line, those of each fit by a thin one.
+    """
+    with plt.rc_context(STYLE):
+        figure, axis = plt.subplots(figsize=(6.6, 4.4))
+        _joined_points(axis, models, series_styles(list(models)))
+        axis.plot(*zip(*envelope, strict=True), "--", color=ENVELOPE, linewidth=2.2, alpha=0.55, label="envelope")
+        for (name, points), line in zip(fits.items(), ("-", "-."), strict=False):
+            axis.plot(*zip(*points, strict=True), line, color=ENVELOPE, linewidth=0.8, label=name)
+        axis.plot(*held_out, "o", markersize=12, fillstyle="none", color=ENVELOPE, label="held out")
+        axis.set(xscale="log", yscale="log", xlabel="training compute (operations)", ylabel=ylabel)
+        axis.set_title(title, loc="left")
+        _plain_numbers(axis.yaxis)
+        _legend(figure, axis, len(models) + len(fits) + 2)
         _save(figure, path)
 
 
@@ -181,6 +205,15 @@ def lines_with_errors(
         axis.set(yscale="log", xlabel=xlabel, ylabel=ylabel)
         axis.legend(frameon=False)
         _save(figure, path)
+
+
+def _joined_points(axis: Axes, series: Mapping[str, Sequence[Point]], styles: Mapping[str, Mapping[str, Any]]) -> None:
+    for name, points in series.items():
+        ordered = sorted(points, key=lambda point: point.x)
+        x, y = [point.x for point in ordered], [point.y for point in ordered]
+        axis.plot(x, y, label=name, markersize=5, linewidth=1.4, **styles[name])
+        for point in ordered:
+            _interval(axis, point, styles[name]["color"])
 
 
 def _plain_numbers(part: Axis) -> None:

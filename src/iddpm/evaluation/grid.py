@@ -18,3 +18,10 @@ def image_grid(images: npt.NDArray[np.uint8], path: Path, columns: int = 10, sma
         top, left = 2 + number // columns * (height + 2), 2 + number % columns * (width + 2)
         canvas[top : top + height, left : left + width] = image
     Image.fromarray(canvas[..., 0] if channels == 1 else canvas).save(path, optimize=True)
+
+
+def enlarged(images: npt.NDArray[np.uint8], size: int) -> npt.NDArray[np.uint8]:
+    """Images [N, h, w, C] as [N, size, size, C], each pixel repeated, so that they stand beside larger ones."""
+    rows, columns = (np.arange(size) * pixels // size for pixels in images.shape[1:3])
+    large: npt.NDArray[np.uint8] = images.take(rows, axis=1).take(columns, axis=2)
+    return large

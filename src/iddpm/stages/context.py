@@ -34,6 +34,8 @@ GROUPS = {
     "mix": "mixtures",
     "sample": "samplings",
     "surrogate-sample": "surrogate_samplings",
+    "cascade": "cascades",
+    "reconstruct": "reconstructions",
     "evaluate": "evaluations",
     "likelihood": "likelihoods",
 }

@@ -48,6 +48,18 @@ class Start:
     handover: Handover = Handover.X_START
 
 
+@dataclass(frozen=True)
+class LowResolution:
+    """What an upsampler is shown: images uint8 [count, h, w, C], one for each that is drawn.
+
+    `augmentation` is the standard deviation, in units of [-1, 1], of the noise that is added to them and told to the
+    network.
+    """
+
+    images: Images
+    augmentation: float = 0.0
+
+
 class Drawn(NamedTuple):
     """Images uint8 [count, H, W, C], and how the first of them came about.
 
@@ -69,9 +81,7 @@ class Chains(NamedTuple):
 
 
 def plan_chains(model: DiffusionModel, steps: str, start: Start | None) -> Chains:
-    """The chains for `steps`; ValueError when a spacing cannot be met, UserError for an upsampler."""
-    if model.architecture.upsampling is not None:
-        raise UserError(f"{model.checkpoint.path}: an upsampler; no command draws from low-resolution images yet")
+    """The chains for `steps`; ValueError when a spacing cannot be met."""
     total = model.process.timesteps
     if start is None or start.t_mid == total:
         lower = model.process.respaced(steps)
@@ -97,22 +107,27 @@ def draw(
     batch_size: int = 256,
     seed: int = 0,
     start: Start | None = None,
+    low_res: LowResolution | None = None,
     progress: Callable[[int], None] = lambda done: None,
     kept: KeptArrays = lambda first, make: make(),
 ) -> Drawn:
-    """Draw `count` images. Image i depends on seed and i, not on count or batch size.
+    """Draw `count` images. Image i depends on seed, i, its label and low-resolution image, not on count or batch size.
 
     With a start the chain begins at the surrogate's samples noised by `t_mid` steps; t_mid = 0 returns them alone,
-    at the model's size. `progress` is told the number of images finished, a batch's steps as fractions of its images.
-    `kept` may know a batch from an earlier run.
+    at the model's size. An upsampler needs `low_res`, and no other model takes it: UserError. `progress` is told the
+    number of images finished, a batch's steps as fractions of its images. `kept` may know a batch from an earlier run.
     """
+    if low_res is None and model.architecture.upsampling is not None:
+        raise UserError(f"{model.checkpoint.path}: an upsampler; entries of cascades give it low-resolution images")
+    # The stages of a cascade may share their seed, so each size has noise of its own.
+    prefix = "sampling" if low_res is None else f"upsampling/{model.size}"
     chains = plan_chains(model, steps, start)
     finished = []
     for first in range(0, count, batch_size):
         positions = torch.arange(first, min(first + batch_size, count), device=model.device)
         batch_labels = None if labels is None else torch.from_numpy(labels).to(model.device)[positions]
-        batch = _Batch(positions, batch_labels, sampler, eta, clip, seed, chains, progress)
-        finished.append(kept(first, partial(batch.draw, model, start)))
+        batch = _Batch(positions, batch_labels, sampler, eta, clip, seed, prefix, chains, progress)
+        finished.append(kept(first, partial(batch.draw, model, start, low_res)))
         progress(first + len(positions))
     denoising = [arrays["denoising"] for arrays in finished if "denoising" in arrays]
     images = np.concatenate([arrays["images"] for arrays in finished])
@@ -161,20 +176,30 @@ class _Batch:
     eta: float
     clip: bool
     seed: int
+    prefix: str
     chains: Chains
     progress: Callable[[int], None]
     evaluated: int = 0
     denoising: list[Images] = field(default_factory=list)
 
-    def draw(self, model: DiffusionModel, start: Start | None) -> Arrays:
+    def draw(self, model: DiffusionModel, start: Start | None, low_res: LowResolution | None) -> Arrays:
         """`images` uint8 [N, size, size, C] and, of the sampling's first, `denoising`."""
         x = self._random("start").normal(self.positions, model.image_shape)
         if start is not None and start.t_mid < model.process.timesteps:
             x = self._x_mid(model, start, x)
         if self.chains.lower is not None:
-            x = self._walk(model, self.chains.lower, x, "step").x
+            shown = () if low_res is None else self._augmented(model, low_res)
+            x = self._walk(model, self.chains.lower, x, "step", shown).x
         arrays: Arrays = {"images": to_uint8(x)}
         return arrays | {"denoising": np.stack(self.denoising, axis=1)} if self.denoising else arrays
+
+    def _augmented(self, model: DiffusionModel, low_res: LowResolution) -> tuple[Tensor, Tensor | None]:
+        """The low-resolution images with noise as in training, and its standard deviation [N] for the network."""
+        x, level = model.low_resolution(low_res.images[self.positions.cpu().numpy()]), low_res.augmentation
+        if level == 0:
+            return x, None
+        noise = self._random("augmentation").normal(self.positions, x.shape[1:])
+        return x + level * noise, torch.full((len(x),), level, device=x.device)
 
     def _x_mid(self, model: DiffusionModel, start: Start, noise: Tensor) -> Tensor:
         surrogate, t_mid = start.surrogate, start.t_mid
@@ -187,13 +212,19 @@ class _Batch:
         return hand_over(model.process, state, model.size, noise, t_mid, start.handover)
 
     def _walk(
-        self, model: DiffusionModel, process: GaussianDiffusion, x: Tensor, purpose: str, last_step: int = 0
+        self,
+        model: DiffusionModel,
+        process: GaussianDiffusion,
+        x: Tensor,
+        purpose: str,
+        shown: tuple[Tensor | None, ...] = (),
+        last_step: int = 0,
     ) -> ChainState:
-        """The last state of a reverse chain from x."""
+        """The last state of a reverse chain from x, with what an upsampler is shown."""
         random, shape = self._random(purpose), x.shape[1:]
         path = reverse_chain(
             process,
-            model.denoiser(self.labels if model.classes else None),
+            model.denoiser(self.labels if model.classes else None, *shown),
             x,
             lambda step: random.normal(self.positions, shape, draw=step),
             sampler=self.sampler,
@@ -221,7 +252,7 @@ class _Batch:
             self.denoising.append(np.stack([to_uint8(x_t[:shown]), to_uint8(x_start[:shown])], axis=1))
 
     def _random(self, purpose: str) -> PositionalRandom:
-        return PositionalRandom(self.seed, f"sampling/{purpose}")
+        return PositionalRandom(self.seed, f"{self.prefix}/{purpose}")
 
 
 def draw_images(

@@ -72,11 +72,25 @@ class Evaluated:
         return flatten(kept | {"inputs": self.made.get("inputs", {})})
 
     @property
+    def network(self) -> str:
+        """The key of the model that made them, of a cascade the upsampler's."""
+        key: str = self.sampling.get("model") or self.sampling["upsampler"]
+        return key
+
+    @property
+    def model(self) -> str:
+        """The same, with the training step of a snapshot."""
+        step = self.sampling.get("checkpoint")
+        return self.network if step is None else f"{self.network} at step {step:,}"
+
+    @property
     def surrogate(self) -> str | None:
         return self.sampling.get("surrogate")
 
     @property
     def start(self) -> str:
+        if "upsampler" in self.sampling:
+            return f"low-resolution {self.sampling['samples']}"
         return f"{self.surrogate}, t_mid {self.sampling['t_mid']}" if self.surrogate else "noise"
 
     @property
@@ -86,8 +100,13 @@ class Evaluated:
 
     @property
     def seconds_per_image(self) -> float:
-        each = [seed.made["sampling_seconds"] / seed.made["images"] for seed in self.seeds or (self,)]
-        return fmean(each)
+        """In a cascade of all its stages."""
+        return fmean(_seconds_per_image(seed.made) for seed in self.seeds or (self,))
+
+
+def _seconds_per_image(made: Json) -> float:
+    own: float = made["sampling_seconds"] / made["images"]
+    return own + (_seconds_per_image(made["base"]) if "base" in made else 0.0)
 
 
 def mean_over_seeds(seeds: Sequence[Evaluated]) -> Evaluated:

@@ -81,30 +81,32 @@ def inspect(root: Path, name: str | None, preset: str | None, *, as_json: bool =
 def _count(params: Params, names: list[str]) -> Iterator[NetworkCount]:
     for name, model in params.models.items():
         if name in names:
-            yield _count_unet(f"models.{name}", model, known_card(params.datasets[model.dataset]))
+            yield count_unet(f"models.{name}", model, known_card(params.datasets[model.dataset]))
     for name, surrogate in params.surrogates.items():
         if name in names:
             card = known_card(params.datasets[surrogate.dataset])
             if isinstance(surrogate, SnganSurrogate):
                 generator, discriminator = build_gan(surrogate, card)
-                yield _count_network(f"surrogates.{name} (generator)", generator, card.channels, card.size)
-                yield _count_network(f"surrogates.{name} (discriminator)", discriminator, card.channels, card.size)
+                yield count_network(f"surrogates.{name} (generator)", generator, card.channels, card.size)
+                yield count_network(f"surrogates.{name} (discriminator)", discriminator, card.channels, card.size)
             else:
-                yield _count_unet(f"surrogates.{name}", surrogate, card)
+                yield count_unet(f"surrogates.{name}", surrogate, card)
     for name, entry in params.imports.items():
         if name in names:
-            yield _count_unet(f"imports.{name}", *architecture_from_flags(entry.flags))
+            yield count_unet(f"imports.{name}", *architecture_from_flags(entry.flags))
 
 
-def _count_unet(path: str, architecture: Architecture, card: Card) -> NetworkCount:
+def count_unet(path: str, architecture: Architecture, card: Card) -> NetworkCount:
+    """The U-Net of a dataset; under `torch.device("meta")` without memory."""
     time_table = architecture.diffusion.timesteps * architecture.network.width
     network = build_network(architecture, card)
-    return _count_network(path, network, card.channels, architecture.size or card.size, time_table)
+    return count_network(path, network, card.channels, architecture.size or card.size, time_table)
 
 
-def _count_network(
+def count_network(
     path: str, network: nn.Module, channels: int, size: int, time_table: int | None = None
 ) -> NetworkCount:
+    """A network for images [channels, size, size]."""
     return NetworkCount(path, (channels, size, size), time_table, count_blocks(network, size, channels))
 
 
@@ -116,7 +118,7 @@ def _totals(counts: list[NetworkCount]) -> list[str]:
         rows.append(
             [count.path, _shape(count.image), f"{count.parameters:,}", f"{count.multiply_adds / 1e9:,.4f}", *table]
         )
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _breakdown(count: NetworkCount) -> list[str]:
@@ -125,14 +127,14 @@ def _breakdown(count: NetworkCount) -> list[str]:
     for name, shape, parameters, multiply_adds in [*lines, ("total", (), count.parameters, count.multiply_adds)]:
         share = f"{multiply_adds / count.multiply_adds:.1%}"
         rows.append([name, _shape(shape), f"{parameters:,}", f"{multiply_adds / 1e9:,.4f}", share])
-    return [f"{count.path}: images {_shape(count.image)}", *_aligned(rows)]
+    return [f"{count.path}: images {_shape(count.image)}", *aligned(rows)]
 
 
 def _shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
 
 
-def _aligned(rows: list[list[str]]) -> list[str]:
+def aligned(rows: list[list[str]]) -> list[str]:
     """Lines of a table: the first column to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [

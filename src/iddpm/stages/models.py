@@ -69,14 +69,29 @@ class DiffusionModel:
         """Channels, height and width."""
         return self.card.channels, self.size, self.size
 
-    def denoiser(self, labels: Tensor | None, low_res: Tensor | None = None) -> Denoiser:
-        """The network with its labels bound, and an upsampler's low-resolution images."""
-        conditioning = {} if low_res is None else {"low_res": low_res}
+    def denoiser(
+        self, labels: Tensor | None, low_res: Tensor | None = None, noise_level: Tensor | None = None
+    ) -> Denoiser:
+        """The network with its labels bound, and an upsampler's low-resolution images and what noise they have."""
+        conditioning = {} if low_res is None else {"low_res": low_res, "noise_level": noise_level}
         return lambda x_t, timestep: self.network(x_t, timestep, labels, **conditioning)
 
     def labels(self, count: int) -> Labels | None:
         """Labels 0, 1, 2, ... in turn for `count` images; None for an unconditional model."""
         return np.arange(count, dtype=np.int64) % self.classes if self.classes else None
+
+    def low_resolution(self, images: Images) -> Tensor:
+        """Images uint8 [N, h, w, C] as an upsampler sees them, [N, C, h, w] in [-1, 1]; UserError for other images."""
+        upsampling = self.architecture.upsampling
+        if upsampling is None:
+            raise UserError(f"{self.checkpoint.path}: no upsampler")
+        size, (height, width, channels) = upsampling.low_size, images.shape[1:]
+        if (height, width, channels) != (size, size, self.card.channels):
+            raise UserError(
+                f"{self.checkpoint.path}: upsamples {size}x{size} pixels and {self.card.channels} channels; these "
+                f"images have {height}x{width} and {channels}"
+            )
+        return to_tensor(images, self.device)
 
     def on_images(self, images: Images, labels: Labels, classes: int) -> tuple[Tensor, Denoiser]:
         """Real images as the model is trained on them, [N, C, size, size] in [-1, 1], and the denoiser for them.

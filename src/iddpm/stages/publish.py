@@ -31,20 +31,31 @@ def register_model(root: Path, model: str, name: str, alias: str, evaluation: st
 
 
 def _scores(root: Path, model: str, evaluation: str | None) -> tuple[dict[str, float], dict[str, Any]]:
-    """Scores and the part of the protocol that two models must share to be compared."""
+    """Scores and the part of the protocol that two models must share to be compared.
+
+    Of a cascade they are its upsampler's; the protocol names the samples that it was given.
+    """
     if evaluation is None:
         return {}, {}
     params = load_params(root / "params.yaml")
     if evaluation not in params.evaluations:
         raise UserError(f"--evaluation {evaluation}: not in evaluations ({', '.join(params.evaluations)})")
     samples = params.evaluations[evaluation].samples
-    sampling = params.samplings.get(samples) or params.surrogate_samplings[samples]
-    if sampling.model != model:
-        raise UserError(f"--evaluation {evaluation}: scores model {sampling.model}, not {model}")
+    if samples in params.cascades:
+        scored, snapshot = params.cascades[samples].upsampler, None
+    else:
+        sampling = params.samplings.get(samples) or params.surrogate_samplings[samples]
+        scored, snapshot = sampling.model, sampling.checkpoint
+    if scored != model:
+        raise UserError(f"--evaluation {evaluation}: scores model {scored}, not {model}")
+    if snapshot is not None:
+        raise UserError(f"--evaluation {evaluation}: scores a snapshot of {model}, not the finished model")
     evaluated = read_evaluation(root, evaluation)
     made_by = evaluated.about["samples"]["params"]
     shared = dict(evaluated.about["protocol"])
-    shared["sampling"] = {key: value for key, value in made_by.items() if key not in ("model", "surrogate")}
+    shared["sampling"] = {
+        key: value for key, value in made_by.items() if key not in ("model", "upsampler", "surrogate")
+    }
     return evaluated.scores, shared
 
 

@@ -14,6 +14,8 @@ ENTRY_POINTS = {
     "mix": ("mix", "run"),
     "sample": ("sample", "run"),
     "surrogate-sample": ("sample", "run"),
+    "cascade": ("cascade", "run"),
+    "reconstruct": ("reconstruct", "run"),
     "evaluate": ("evaluate", "run"),
     "likelihood": ("likelihood", "run"),
     "report": ("report", "run"),
@@ -26,6 +28,8 @@ GOES_ON = {
     "train": "goes on from the last checkpoint",
     "sample": "goes on after the last finished batch",
     "surrogate-sample": "goes on after the last finished batch",
+    "cascade": "goes on after the last finished batch",
+    "reconstruct": "goes on after the last finished batch",
     "evaluate": "goes on after the last thousand images whose features are kept",
     "likelihood": "goes on after the last finished batch",
 }

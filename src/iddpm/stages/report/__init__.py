@@ -7,6 +7,8 @@ from iddpm.stages.report.beside import beside_published
 from iddpm.stages.report.blocks import Page, Section, write_page
 from iddpm.stages.report.figures import draw_distances, draw_training
 from iddpm.stages.report.gather import Results, gather
+from iddpm.stages.report.reconstructions import reconstruction_blocks
+from iddpm.stages.report.scaling import CSV_FILE, scaling_blocks
 from iddpm.stages.report.scores import score_blocks, summary, write_csv
 from iddpm.stages.report.sections import (
     gallery,
@@ -18,6 +20,8 @@ from iddpm.stages.report.sections import (
 )
 
 OUTPUT = "runs/report"
+PRODUCED = ("distance_*.png", "scaling_*.png", CSV_FILE)
+"""Files of the folder that a pipeline may have."""
 TRACKED = ("frechet_distance", "precision", "recall", "label_accuracy")
 
 
@@ -27,7 +31,7 @@ def run(stage: Stage) -> None:
     with running(stage):
         with stage.output_folder(OUTPUT) as folder:
             write_report(stage, results, folder)
-            produced = sorted(path.name for path in folder.glob("distance_*.png"))
+            produced = sorted(path.name for kind in PRODUCED for path in folder.glob(kind))
         for one in results.evaluations:
             stage.scores |= {f"{one.name}.{key}": one.scores[key] for key in TRACKED if key in one.scores}
         stage.scores |= {f"{one.name}.bits_per_dim": one.values["bits_per_dim"] for one in results.likelihoods}
@@ -43,8 +47,9 @@ def write_report(stage: Stage, results: Results, folder: Path) -> None:
 
 def _page(stage: Stage, results: Results, folder: Path) -> Page:
     """Draws the figures and copies the pictures into `folder` on the way."""
-    grids, strips, paths = (
-        sample_pictures(stage, results, f"{kind}.png", folder) for kind in ("grid", "denoising", "interpolations")
+    grids, strips, paths, pairs = (
+        sample_pictures(stage, results, f"{kind}.png", folder)
+        for kind in ("grid", "denoising", "interpolations", "pairs")
     )
     sections = [
         Section("Summary", summary(results)),
@@ -58,6 +63,8 @@ def _page(stage: Stage, results: Results, folder: Path) -> Page:
             ),
         ),
         Section("Interpolations", gallery("Between the starting noise of two samples, by DDIM.", paths)),
+        Section("Cascades", gallery("Samples of the smaller model, each beside what the upsampler made of it.", pairs)),
+        Section("Reconstructions", reconstruction_blocks(stage, results, folder)),
         Section(
             "Nearest training images",
             gallery(
@@ -66,6 +73,7 @@ def _page(stage: Stage, results: Results, folder: Path) -> Page:
             ),
         ),
         Section("Likelihood", likelihood_blocks(stage, results, folder)),
+        Section("Scaling", scaling_blocks(stage, results, folder)),
         Section("Training", training_blocks(results, *draw_training(results, folder))),
         Section("Provenance", provenance(stage, results)),
     ]
@@ -80,6 +88,7 @@ def _subtitle(results: Results) -> str:
         "set of samples": len(results.samples),
         "evaluation": len(results.evaluations),
         "likelihood": len(results.likelihoods),
+        "reconstruction": len(results.reconstructions),
     }
     return ", ".join(
         f"{count} {name if count == 1 else 'sets of samples' if name == 'set of samples' else name + 's'}"

@@ -127,8 +127,13 @@ def _of_evaluation(results: Results, evaluated: Evaluated) -> Protocol:
         start=evaluated.start,
         sampler=evaluated.sampler,
         steps=evaluated.made["network_evaluations"],
-        **_of_model(results.models[evaluated.sampling["model"]]),
+        **_of_model(results.models[evaluated.network]) | _of_snapshot(evaluated),
     )
+
+
+def _of_snapshot(evaluated: Evaluated) -> Json:
+    step = evaluated.sampling.get("checkpoint")
+    return {} if step is None else {"iterations": step}
 
 
 def _of_likelihood(results: Results, likelihood: Likelihood) -> Protocol:

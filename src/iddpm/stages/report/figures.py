@@ -54,9 +54,10 @@ def draw_distances(groups: list[Group], folder: Path) -> dict[str, list[Picture]
 
 
 def _series(one: Evaluated) -> str:
-    return (
-        f"{one.sampling['model']}, from {one.surrogate}" if one.surrogate else f"{one.sampling['model']}, {one.sampler}"
-    )
+    if one.surrogate:
+        return f"{one.model}, from {one.surrogate}"
+    start = [] if one.start == "noise" else [f"from {one.start}"]
+    return ", ".join([one.model, *start, one.sampler])
 
 
 def _steps(one: Evaluated, labelled: bool) -> Point:

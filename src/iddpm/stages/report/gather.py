@@ -79,6 +79,7 @@ class Results:
     samples: dict[str, Json]
     groups: list[Group]
     likelihoods: list[Likelihood]
+    reconstructions: dict[str, Json]
 
     @property
     def evaluations(self) -> list[Evaluated]:
@@ -89,6 +90,7 @@ class Results:
         yield from self.samples.values()
         yield from (evaluated.about["record"] for evaluated in self.evaluations)
         yield from (likelihood.protocol["record"] for likelihood in self.likelihoods)
+        yield from (fidelity["protocol"]["record"] for fidelity in self.reconstructions.values())
 
 
 def gather(stage: Stage) -> Results:
@@ -107,10 +109,13 @@ def gather(stage: Stage) -> Results:
         logs={folder: read_csv(stage.input(f"{folder}/metrics.csv")) for folder in trained},
         samples={
             name: _read(stage, f"runs/samples/{name}/record.json")
-            for name in (*params.samplings, *params.surrogate_samplings)
+            for name in (*params.samplings, *params.surrogate_samplings, *params.cascades)
         },
         groups=grouped([_evaluated(stage, name) for name in params.evaluations]),
         likelihoods=[_likelihood(stage, name) for name in params.likelihoods],
+        reconstructions={
+            name: _read(stage, f"runs/reconstructions/{name}", "fidelity.json") for name in params.reconstructions
+        },
     )
 
 

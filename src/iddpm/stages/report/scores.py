@@ -85,7 +85,12 @@ def write_csv(path: Path, evaluations: Sequence[Evaluated]) -> None:
         writer = csv.DictWriter(stream, CSV_COLUMNS, restval="", extrasaction="ignore")
         writer.writeheader()
         for one in evaluations:
-            about = {"evaluation": one.name, "model": one.sampling["model"], "start": one.start, "sampler": one.sampler}
+            about: dict[str, Any] = {
+                "evaluation": one.name,
+                "model": one.model,
+                "start": one.start,
+                "sampler": one.sampler,
+            }
             about |= {key.replace(" ", "_"): effort(one) for key, effort in EFFORT.items()}
             about |= {"distance": one.about["distance"]}
             about |= {"class_probabilities": one.protocol.get("class_probabilities", "")}
@@ -153,7 +158,7 @@ def _table(group: Group) -> Table:
     rows = sorted(group.evaluations, key=_order)
     for mean in (one for one in group.samplings if one.seeds):  # behind the last of its seeds
         rows.insert(max(map(rows.index, mean.seeds)) + 1, mean)
-    models = {one.sampling["model"] for one in rows}
+    models = {one.model for one in rows}
     table = {
         Column("evaluation", False): [_named(one, len(models) > 1) for one in rows],
         Column("network evaluations"): _efforts("network evaluations", rows),
@@ -176,7 +181,7 @@ def _efforts(key: str, rows: Sequence[Evaluated]) -> list[Cell]:
 
 
 def _named(one: Evaluated, model: bool) -> Cell:
-    made = ", ".join([*([one.sampling["model"]] if model else []), f"from {one.start}", one.sampler])
+    made = ", ".join([*([one.model] if model else []), f"from {one.start}", one.sampler])
     if not one.seeds:
         return Cell(quoted(one), made)
     spread = number(one.deviations["frechet_distance"], 2)
@@ -217,7 +222,8 @@ def _order(one: Evaluated) -> tuple[Any, ...]:
     """By model, what started the chain, sampler and effort."""
     sampling = one.sampling
     return (
-        sampling["model"],
+        one.network,
+        sampling.get("checkpoint") or math.inf,
         one.surrogate or "",
         sampling.get("t_mid", 0),
         one.sampler,

@@ -28,7 +28,7 @@ def sample_pictures(stage: Stage, results: Results, file: str, folder: Path) -> 
     pictures = []
     for name in sorted(results.samples, key=lambda name: list(ranks).index(name) if name in ranks else len(ranks)):
         caption = ", ".join(filter(None, [f"`{name}`", ranks.get(name)]))
-        pictures += _taken(stage, f"runs/samples/{name}/{file}", folder, caption)
+        pictures += taken_picture(stage, f"runs/samples/{name}/{file}", folder, caption)
     return pictures
 
 
@@ -38,13 +38,13 @@ def nearest_pictures(stage: Stage, results: Results, folder: Path) -> list[Pictu
         picture
         for group in results.groups
         for one in group.ranked_sets
-        for picture in _taken(
+        for picture in taken_picture(
             stage, f"runs/evaluations/{one.name}/nearest.png", folder, f"`{one.name}`, {group.distance}"
         )
     ]
 
 
-def _taken(stage: Stage, path: str, folder: Path, caption: str) -> list[Picture]:
+def taken_picture(stage: Stage, path: str, folder: Path, caption: str) -> list[Picture]:
     """A picture that another stage may have made, copied beside the page, with its SVG if it has one."""
     source = stage.root / path
     if not source.exists():
@@ -72,7 +72,7 @@ def likelihood_blocks(stage: Stage, results: Results, folder: Path) -> list[Bloc
     pictures: dict[str, list[Picture]] = {"checkpoints": [], "terms": []}
     for kind, taken in pictures.items():
         for one in results.likelihoods:
-            taken += _taken(stage, f"runs/likelihoods/{one.name}/{kind}.png", folder, f"`{one.name}`")
+            taken += taken_picture(stage, f"runs/likelihoods/{one.name}/{kind}.png", folder, f"`{one.name}`")
     blocks: list[Block] = [_likelihood_table(results.likelihoods)]
     blocks += gallery(
         "Bits/dim over training; a growing gap between train and test is overfitting.", pictures["checkpoints"]

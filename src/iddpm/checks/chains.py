@@ -1,0 +1,59 @@
+"""Contradictions that everything which runs a reverse chain, or is shown images, has in common."""
+
+from collections.abc import Iterator
+
+from iddpm.checks.references import Named
+from iddpm.data import Card
+from iddpm.diffusion import Sampler, Variance
+from iddpm.params import Cascade, Params, Reconstruction, Sampling, Weights
+
+Chain = Sampling | Cascade | Reconstruction
+
+
+def check_eta(path: str, chain: Chain) -> Iterator[str]:
+    """Noise of a step that a sampler does not have."""
+    if chain.sampler is Sampler.ANCESTRAL and chain.eta:
+        yield f"{path}.eta: only the ddim sampler has it"
+
+
+def check_steps(path: str, chain: Chain, model: Named) -> Iterator[str]:
+    """Steps that the model's T does not have, or that its variances cannot take."""
+    process = model.process
+    try:
+        taken = process.respaced(str(chain.steps)).timesteps
+    except ValueError as error:
+        yield f"{path}: {error}"
+    else:
+        yield from check_skipping(path, process.variance, taken, process.timesteps, chain.sampler)
+
+
+def check_skipping(path: str, variance: Variance, taken: int, steps: int, sampler: Sampler) -> Iterator[str]:
+    """A chain that takes fewer than the `steps` noising steps it spans needs variances of longer ones."""
+    if taken < steps and variance is Variance.LEARNED and sampler is Sampler.ANCESTRAL:  # ddim makes no use of them
+        yield (
+            f"{path}: {taken} of {steps} with variance learned: its log variances are those of single steps: "
+            f"use learned_range, or steps: {steps}"
+        )
+
+
+def check_weights(path: str, model: str, weights: Weights, params: Params) -> Iterator[str]:
+    """Weights that the model, or a part of the mixture, of that name does not have."""
+    mixture = params.mixtures.get(model)
+    parts = (model,) if mixture is None else (mixture.middle, mixture.ends)
+    imported = [name for name in parts if name in params.imports]
+    if weights is Weights.RAW and imported:
+        yield f"{path}.weights: {imported[0]} is an import, which has no raw weights; use ema"
+
+
+def check_known_images(path: str, model: Named, card: Card) -> Iterator[str]:
+    """Images that are not of the model's kind."""
+    if images_of(model.card) != images_of(card):
+        yield f"{path}: images of {images_of(card)}, the model's have {images_of(model.card)}"
+    elif model.classes and card.classes != model.classes:
+        yield f"{path}: has {card.classes or 'no'} classes, the model is told one of {model.classes}"
+
+
+def images_of(card: Card, size: int | None = None) -> str:
+    """What a dataset's images are, or a model's at its own size."""
+    size = size or card.size
+    return f"{size}x{size} pixels and {card.channels} channels"

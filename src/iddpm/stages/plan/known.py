@@ -1,0 +1,149 @@
+"""What stands behind the names of parameters: networks, counted once each, stages, and numbers of images."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+
+from iddpm.checks.references import named_model
+from iddpm.data import Card, known_card, open_source
+from iddpm.params import Architecture, Params, Sampling, SnganSurrogate
+from iddpm.stages.context import GROUPS
+from iddpm.stages.evaluate import FEATURE_NETWORKS
+from iddpm.stages.inspect import count_network, count_unet
+from iddpm.stages.plan.features import FeatureCost, feature_cost
+from iddpm.stages.plan.memory import Parts, memory_of
+from iddpm.stages.plan.operations import GanPass, GanStep, NetworkPass, Operation, PlannedNetwork, TrainingStep
+from iddpm.training.build import build_gan
+
+Repeated = list[tuple[Operation, float]]
+"""Operations, each with how often a stage does it."""
+
+
+@dataclass
+class Demand:
+    """What one stage needs. `work` is its size in words; `parameters` and `multiply_adds` are of its network.
+
+    `workers` is the number of GPUs that it takes, 0 for a stage that has no use for one. `paper_flops` is the compute
+    of a training as the paper counts it: multiply-adds x 2 x 3 x images. `running_disk` is given back at the end.
+    """
+
+    address: str
+    needs: list[str] = field(default_factory=list)
+    workers: int = 0
+    parameters: int = 0
+    multiply_adds: int = 0
+    work: str = ""
+    operations: Repeated = field(default_factory=list)
+    paper_flops: float = 0.0
+    memory: Parts = field(default_factory=dict)
+    disk: int = 0
+    running_disk: int = 0
+
+    @property
+    def flops(self) -> float:
+        """Everything it computes."""
+        return sum(operation.flops * times for operation, times in self.operations)
+
+
+class Known:
+    """Looks up and counts; what is equal is counted and measured once. `notes` says what cannot be known yet."""
+
+    def __init__(self, params: Params, root: Path) -> None:
+        self.params, self.root = params, root
+        self.notes: list[str] = []
+        self.reference_features: set[str] = set()
+        """Those that an evaluation before has put into the cache."""
+        self._counts: dict[str, dict[str, int]] = {}
+        self._networks: dict[str, PlannedNetwork] = {}
+        self._memory: dict[str, Parts] = {}
+        self._feature_costs: dict[str, FeatureCost] = {}
+
+    def stage(self, name: str, *groups: str) -> str:
+        """The stage that makes the entry of this name in one of the groups."""
+        kinds = {group: kind for kind, group in GROUPS.items()}
+        return next(f"{kinds[group]}@{name}" for group in groups if name in getattr(self.params, group))
+
+    def model_stage(self, name: str) -> str:
+        return self.stage(name, "models", "imports", "mixtures")
+
+    def samples_stage(self, name: str) -> str:
+        return self.stage(name, "samplings", "surrogate_samplings", "cascades")
+
+    def sampling(self, samples: str) -> Sampling:
+        """The sampling that a set of samples began as, before any cascade."""
+        cascade = self.params.cascades.get(samples)
+        if cascade is not None:
+            return self.sampling(cascade.samples)
+        return self.params.samplings.get(samples) or self.params.surrogate_samplings[samples]
+
+    def counts(self, name: str) -> dict[str, int]:
+        """Images of a dataset by split; 0, with a note, as long as its folder is not there."""
+        if name not in self._counts:
+            dataset, raw = self.params.datasets[name], self.root / "data" / "raw"
+            counts = known_card(dataset).counts
+            if not counts and (raw / dataset.source).is_dir():
+                counts = open_source(dataset, raw).card.counts
+            if not counts:
+                self.notes.append(
+                    f"datasets.{name}: how many images there are is unknown until data/raw/{dataset.source} is there; "
+                    "their shards and their features are left out"
+                )
+            self._counts[name] = {"train": 0, "test": 0} | counts
+        return self._counts[name]
+
+    def unet(self, architecture: Architecture, card: Card) -> PlannedNetwork:
+        """The U-Net of an architecture, without what training it or its dataset's size add."""
+        bare = Architecture(**{name: getattr(architecture, name) for name in Architecture.model_fields})
+        card = replace(card, source="", description="", counts={})
+        key = repr((bare, card))
+        if key not in self._networks:
+            with torch.device("meta"):  # shapes without memory or arithmetic
+                count = count_unet("", bare, card)
+            self._networks[key] = PlannedNetwork(bare, card, count.parameters, count.multiply_adds)
+        return self._networks[key]
+
+    def named(self, name: str) -> PlannedNetwork:
+        """What `model: NAME` stands for; of a mixture the part in the middle."""
+        model = named_model(name, self.params)
+        assert model is not None  # iddpm.checks
+        return self.unet(model.architecture, model.card)
+
+    def parts(self, name: str) -> dict[str, float]:
+        """The networks behind a name, each with its share of the timesteps."""
+        mixture = self.params.mixtures.get(name)
+        if mixture is None:
+            return {name: 1.0}
+        ends = min(1.0, 2 * mixture.within / self.named(name).architecture.diffusion.timesteps)
+        return {mixture.middle: 1.0 - ends, mixture.ends: ends}
+
+    def gan(self, surrogate: SnganSurrogate) -> tuple[GanStep, GanPass, tuple[int, int]]:
+        """An SNGAN's step, a pass of its generator for a batch, and parameters of generator and discriminator."""
+        card = known_card(self.params.datasets[surrogate.dataset])
+        card = replace(card, source="", description="", counts={})
+        with torch.device("meta"):
+            generator, discriminator = (
+                count_network("", network, card.channels, card.size) for network in build_gan(surrogate, card)
+            )
+        step = GanStep(surrogate, card, generator.multiply_adds, discriminator.multiply_adds)
+        drawn = GanPass(surrogate, card, surrogate.batch_size, generator.multiply_adds)
+        return step, drawn, (generator.parameters, discriminator.parameters)
+
+    def memory(self, operation: TrainingStep | NetworkPass | GanStep, workers: int = 1) -> Parts:
+        """Of one worker."""
+        key = repr((operation, workers))
+        if key not in self._memory:
+            self._memory[key] = memory_of(operation, workers)
+        return self._memory[key]
+
+    def features(self, features: str, shape: tuple[int, int, int]) -> FeatureCost:
+        """Of a feature network on images (height, width, channels)."""
+        key = repr((features, shape))
+        if key not in self._feature_costs:
+            self._feature_costs[key] = feature_cost(features, shape, self.root / FEATURE_NETWORKS)
+        return self._feature_costs[key]
+
+
+def shown_count(images: int) -> str:
+    """A number of images of a dataset; 0 stands for one that is not known yet."""
+    return f"{images:,}" if images else "?"

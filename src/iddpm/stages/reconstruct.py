@@ -1,0 +1,129 @@
+"""reconstruct: real images averaged down and upsampled again -> runs/reconstructions/NAME, and how true they are."""
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from iddpm.data import ShardFolder, area_average, to_tensor
+from iddpm.errors import UserError
+from iddpm.evaluation.fidelity import Fidelity, fidelity
+from iddpm.evaluation.grid import enlarged, image_grid
+from iddpm.params import Reconstruction
+from iddpm.stages.batches import KeptBatches
+from iddpm.stages.context import Stage, running, say
+from iddpm.stages.draw import LowResolution, to_uint8
+from iddpm.stages.models import DiffusionModel, Images, Labels
+from iddpm.stages.sample import about_drawing, draw_entry, open_progress, save_npz
+
+INTERPOLATIONS = ("bilinear", "bicubic")
+"""What the upsampler must surpass; they see what it sees, without noise."""
+COMPARED = 10
+"""Images of comparison.png, a row for each: original, low resolution, bilinear, upsampled."""
+
+
+def run(stage: Stage) -> None:
+    """Upsample low-resolution versions of real images, and compare these with the originals."""
+    reconstruction: Reconstruction = stage.entry
+    shards_path = stage.input(f"data/shards/{reconstruction.dataset}")
+    model_path = stage.input(f"runs/models/{reconstruction.upsampler}")
+    with running(stage):
+        model = DiffusionModel(model_path, reconstruction.weights, stage.params.compute.device)
+        stage.refuse_other_model(reconstruction.upsampler, model.checkpoint)
+        shards = ShardFolder(shards_path)
+        images, labels = _read(stage, shards)
+        originals, low_res = average_down(model, images, labels, shards.card.classes, reconstruction.batch_size)
+        count, batches = len(images), KeptBatches(stage.work)
+        progress = open_progress(stage, batches, count)
+        shown = LowResolution(low_res, reconstruction.augmentation)
+        drawn = draw_entry(reconstruction, model, count, labels, batches, progress, low_res=shown)
+        progress.close()
+        made = about_drawing(reconstruction, model, drawn, batches)
+        _write(stage, made, originals, low_res, drawn.images, labels if shards.card.classes else None)
+        batches.clear()
+
+
+def _read(stage: Stage, shards: ShardFolder) -> tuple[Images, Labels]:
+    reconstruction: Reconstruction = stage.entry
+    images, labels = shards.read_split(reconstruction.split, reconstruction.images)
+    if len(images) < reconstruction.images:
+        raise UserError(
+            f"params.yaml: reconstructions.{stage.name}.images: {reconstruction.images} is more than the {len(images)} "
+            f"{reconstruction.split} images of {reconstruction.dataset}"
+        )
+    return images, labels
+
+
+def average_down(
+    model: DiffusionModel, images: Images, labels: Labels, classes: int, batch_size: int
+) -> tuple[Images, Images]:
+    """Images as the upsampler makes them and as it is shown them, both uint8 like the samples of a smaller model."""
+    upsampling = model.architecture.upsampling
+    if upsampling is None:
+        raise UserError(f"{model.checkpoint.path}: no upsampler")
+    originals, low_res = [], []
+    for first in range(0, len(images), batch_size):
+        rows = slice(first, first + batch_size)
+        x, _ = model.on_images(images[rows], labels[rows], classes)
+        originals.append(to_uint8(x))
+        low_res.append(to_uint8(area_average(x, upsampling.low_size)))
+    return np.concatenate(originals), np.concatenate(low_res)
+
+
+def interpolated(images: Images, size: int, mode: str) -> Images:
+    """Images uint8 [N, h, w, C] enlarged to uint8 [N, size, size, C]; mode is bilinear or bicubic."""
+    cpu = torch.device("cpu")
+    large = [
+        to_uint8(F.interpolate(to_tensor(image[None], cpu), (size, size), mode=mode, align_corners=False))
+        for image in images
+    ]
+    return np.concatenate(large)
+
+
+def _write(
+    stage: Stage, made: dict[str, Any], originals: Images, low_res: Images, upsampled: Images, labels: Labels | None
+) -> None:
+    reconstruction: Reconstruction = stage.entry
+    size, low_size = originals.shape[1], low_res.shape[1]
+    sets = {"": upsampled} | {f"{mode}_": interpolated(low_res, size, mode) for mode in INTERPOLATIONS}
+    scores = {
+        f"{prefix}{name}": value
+        for prefix, images in sets.items()
+        for name, value in scores_of(fidelity(images, originals)).items()
+    }
+    protocol = {
+        "dataset": reconstruction.dataset,
+        "split": reconstruction.split.value,
+        "size": size,
+        "low_size": low_size,
+        "low_resolution": "area averages, rounded to 8 bits",
+        "augmentation": reconstruction.augmentation,
+        "weights": reconstruction.weights.value,
+        "psnr_over": "images that are no exact copies; peak 255",
+        "ssim_window": "Gaussian, standard deviation 1.5 pixels",
+        **made,
+    }
+    output = f"runs/reconstructions/{stage.name}"
+    with stage.output_folder(output) as folder:
+        save_npz(folder / "samples.npz", upsampled, labels)
+        columns = [originals, enlarged(low_res[:COMPARED], size), sets["bilinear_"], upsampled]
+        rows = np.stack([images[:COMPARED] for images in columns], axis=1)
+        image_grid(rows.reshape(-1, *rows.shape[2:]), folder / "comparison.png", columns=len(columns))
+        content = scores | {"protocol": protocol | {"record": stage.record()}}
+        (folder / "fidelity.json").write_text(json.dumps(content, indent=2) + "\n")
+    stage.scores = {name: value for name, value in scores.items() if value is not None}
+    stage.artifacts = [(f"{output}/{name}", "") for name in ("fidelity.json", "comparison.png")]
+    say(f"{stage.address}: " + ", ".join(f"{name} {value:.4g}" for name, value in stage.scores.items()))
+
+
+def scores_of(one: Fidelity) -> dict[str, float | None]:
+    """Means over images with their standard errors; None where there are too few. PSNR leaves out exact copies."""
+    scores: dict[str, float | None] = {}
+    for name, values in (("psnr", one.psnr[np.isfinite(one.psnr)]), ("ssim", one.ssim)):
+        count = len(values)
+        scores[name] = float(values.mean()) if count else None
+        scores[f"{name}_standard_error"] = float(values.std(ddof=1) / math.sqrt(count)) if count > 1 else None
+    return scores | {"exact_copies": float(np.isinf(one.psnr).sum())}

@@ -1,0 +1,44 @@
+"""Reconstructions: how true upsampled images are to the originals, beside interpolation."""
+
+from pathlib import Path
+
+from iddpm.stages.context import Stage
+from iddpm.stages.report.blocks import Block, Cell, Column, Table, Text, number
+from iddpm.stages.report.gather import Json, Results
+from iddpm.stages.report.sections import gallery, taken_picture
+
+METHODS = {"": "upsampler", "bilinear_": "bilinear", "bicubic_": "bicubic"}
+MEANING = (
+    "Real images, averaged down and upsampled again, against the originals. PSNR and SSIM reward the mean of all the "
+    "images that may be meant: one sharp sample of them can lose to a blurred interpolation."
+)
+
+
+def reconstruction_blocks(stage: Stage, results: Results, folder: Path) -> list[Block]:
+    """A table with a row for each reconstruction and method, and the images."""
+    if not results.reconstructions:
+        return []
+    rows = [_row(name, prefix, fidelity) for name, fidelity in results.reconstructions.items() for prefix in METHODS]
+    texts = ("reconstruction", "method", "pixels", "images of")
+    columns = [*(Column(title, False) for title in texts), Column("images"), Column("PSNR, dB"), Column("SSIM")]
+    pictures = [
+        picture
+        for name in results.reconstructions
+        for picture in taken_picture(stage, f"runs/reconstructions/{name}/comparison.png", folder, f"`{name}`")
+    ]
+    shown = gallery("From left to right: the original, in low resolution, bilinear, upsampled.", pictures)
+    return [Text(MEANING), Table(columns, rows, "Means over images with their standard errors."), *shown]
+
+
+def _row(name: str, prefix: str, fidelity: Json) -> list[Cell]:
+    protocol = fidelity["protocol"]
+    upsampler, told = protocol["record"]["params"]["upsampler"], protocol["augmentation"]
+    made = f"{upsampler}, {protocol['network_evaluations']} steps" + (f", augmentation {told:g}" if told else "")
+    cells = [Cell(f"`{name}`"), Cell(METHODS[prefix], "" if prefix else made)]
+    cells.append(Cell(f"{protocol['low_size']} → {protocol['size']}"))
+    cells += [Cell(f"{protocol['dataset']}, {protocol['split']}"), Cell(number(protocol["images"]))]
+    for score in ("psnr", "ssim"):
+        value, error = (fidelity[f"{prefix}{score}{suffix}"] for suffix in ("", "_standard_error"))
+        text = "exact copies" if value is None else number(value, 4)
+        cells.append(Cell(text, "" if error is None else f"± {number(error, 2)}"))
+    return cells

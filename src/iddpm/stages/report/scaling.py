@@ -1,0 +1,227 @@
+"""Scaling studies on the page: the figure, the fits, and what these say."""
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from iddpm.evaluation.figures import Point, scaling_figure
+from iddpm.evaluation.scaling import AICC_MARGIN, Form, PowerLaw, ScalingPoint, Study
+from iddpm.stages.context import Stage
+from iddpm.stages.report.blocks import (
+    Block,
+    Cell,
+    Column,
+    Fold,
+    Heading,
+    Notes,
+    Picture,
+    Pictures,
+    Table,
+    Text,
+    joined,
+    number,
+)
+from iddpm.stages.report.gather import Results
+from iddpm.stages.report.scaling_points import REACH, Studied, studied, write_points
+
+CSV_FILE = "scaling.csv"
+BEYOND = 1.4
+"""The last compute times this is where a fit's line ends."""
+INTRODUCTION = (
+    "Training compute C is counted as in the paper: two operations for a multiply-add of one forward pass, three "
+    "passes for every image seen. Laws are fitted to the envelope, the best that any model reached with as much "
+    "compute, by least squares of the logarithm. Intervals are 95 %, from resampled residuals; they are too narrow, as "
+    "points of one training are not independent and the noise that is fitted chooses the envelope too. "
+    f"`{CSV_FILE}` has every point."
+)
+ARTICLES = {Form.POWER_LAW: "a power law without a constant", Form.WITH_CONSTANT: "a power law with a constant"}
+FEWEST_FOR_AICC = Form.WITH_CONSTANT.constants + 3
+
+
+def scaling_blocks(stage: Stage, results: Results, folder: Path) -> list[Block]:
+    """Each study with its figure, fits and verdict, then studies of one metric side by side; scaling.csv on the way."""
+    studies = [studied(stage, results, name, entry) for name, entry in results.params.report.scaling.items()]
+    if not studies:
+        return []
+    write_points(folder / CSV_FILE, studies)
+    blocks: list[Block] = [Text(INTRODUCTION)]
+    for one in studies:
+        blocks += [
+            Heading(f"`{one.name}`: {one.unit} on {one.data}"),
+            Pictures([_draw(one, folder)]),
+            *([_fits_table(one)] if one.study.fits else []),
+            Text(verdict(one.study)),
+            Fold(f"The {len(one.study.points)} points", [_points_table(one)]),
+        ]
+    alike = [pair for pair in combinations(studies, 2) if _kind(pair[0]) == _kind(pair[1])]
+    return [*blocks, Notes("", [compared(*pair) for pair in alike])] if alike else blocks
+
+
+def _draw(one: Studied, folder: Path) -> Picture:
+    models: dict[str, list[Point]] = {}
+    for name in sorted(one.costs, key=lambda name: one.costs[name].multiply_adds):
+        cost = one.costs[name]
+        label = f"{name}: width {cost.width}, {_short(cost.parameters)} parameters"
+        models[label] = [_shown(point) for point in one.study.points if point.model == name]
+    first, last, held_out = one.study.points[0], one.study.points[-1], one.study.held_out
+    computes = np.geomspace(first.compute, BEYOND * last.compute, 100)
+    path = folder / f"scaling_{one.name}"
+    scaling_figure(
+        models,
+        [(point.compute, point.value) for point in one.study.envelope],
+        {_formula(fit.law): list(zip(computes, fit.law.at(computes), strict=True)) for fit in one.study.fits.values()},
+        (held_out.compute, held_out.value),
+        path,
+        ylabel=one.unit,
+        title=f"{one.unit} on {one.data}",
+    )
+    return Picture.of(path.with_suffix(".png"), f"`{one.name}`: {one.unit} against training compute")
+
+
+def _shown(point: ScalingPoint) -> Point:
+    reach = None if point.error is None else REACH * point.error
+    return Point(point.compute, point.value, None if reach is None else (point.value - reach, point.value + reach))
+
+
+def _formula(law: PowerLaw) -> str:
+    """As matplotlib writes mathematics."""
+    mantissa, power = _scientific(law.log10_scale)
+    constant = f"{number(law.constant, 3)} + " if law.constant else ""
+    return rf"${constant}({mantissa}\cdot 10^{{{power}}}\,C)^{{{-law.exponent:.2g}}}$"
+
+
+def _scientific(log10: float) -> tuple[str, int]:
+    """Mantissa with two digits and power of ten of a number that may be too small for a float."""
+    power = math.floor(log10)
+    mantissa = f"{10 ** (log10 - power):.2g}"
+    return ("1", power + 1) if mantissa == "10" else (mantissa, power)
+
+
+def _scale(log10: float) -> str:
+    mantissa, power = _scientific(log10)
+    return f"{mantissa}e{power}"
+
+
+def _short(count: int) -> str:
+    for unit, size in (("M", 10**6), ("K", 10**3)):
+        if count >= size:
+            return f"{number(count / size, 3)} {unit}"
+    return str(count)
+
+
+def _fits_table(one: Studied) -> Table:
+    study, rows = one.study, []
+    for form, fit in study.fits.items():
+        ends = fit.intervals
+        cells = [
+            Cell(_scale(fit.law.log10_scale), _interval(ends, "log10_scale", _scale)),
+            Cell(number(fit.law.exponent, 3), _interval(ends, "exponent")),
+            Cell("", "none") if form is Form.POWER_LAW else Cell(number(fit.law.constant), _interval(ends, "constant")),
+            Cell(f"{100 * fit.scatter:.2f} %"),
+            Cell("" if fit.aicc is None else f"{fit.aicc:.1f}"),
+            Cell("" if fit.predicted is None else number(fit.predicted)),
+            Cell(_error(study, form)),
+        ]
+        rows.append([Cell(form.value.capitalize()), *cells])
+    titles = ("a", "exponent b", "constant c", "scatter", "AICc", "prediction", "its error")
+    target = study.held_out
+    caption = (
+        f"y = c + (a C)^-b on the {len(study.envelope)} points of the envelope. Held out: {target.model}, its best is "
+        f"{number(target.value)} at step {target.step:,} and {target.compute:.3g} operations; it is predicted by "
+        "laws fitted to the other models."
+    )
+    return Table([Column("law", False), *(Column(title) for title in titles)], rows, caption)
+
+
+def _interval(ends: dict[str, tuple[float, float]], key: str, shown: Callable[[float], str] = number) -> str:
+    return f"{shown(ends[key][0])} to {shown(ends[key][1])}" if key in ends else ""
+
+
+def _error(study: Study, form: Form) -> str:
+    """Of the held-out prediction; "" where the other models were too few for one."""
+    percent = study.error(form)
+    return "" if percent is None else f"{abs(percent):.2f} % too {'high' if percent > 0 else 'low'}"
+
+
+def verdict(study: Study) -> str:
+    """Which form the data support, or why they cannot tell."""
+    if Form.WITH_CONSTANT not in study.fits:
+        return (
+            f"The data cannot tell the forms apart: the envelope has {len(study.envelope)} points, and a law with a "
+            f"constant needs {Form.WITH_CONSTANT.constants}."
+        )
+    errors = [f"{_error(study, form)} by {ARTICLES[form]}" for form in Form]
+    held_out = f"The held-out {study.held_out.model} is predicted {joined(errors)}."
+    if any(study.error(form) is None for form in Form):
+        held_out = f"The models besides {study.held_out.model} leave too few points to predict it."
+    advantage = study.aicc_advantage
+    if study.supported is not None and advantage is not None:
+        return (
+            f"The data support {ARTICLES[study.supported]}: AICc prefers it by {abs(advantage):.1f}, and the constant "
+            f"lies between {_constant_range(study)}. {held_out}"
+        )
+    return f"The data cannot tell the forms apart: {joined(list(_doubts(study)))}. {held_out}"
+
+
+def _doubts(study: Study) -> Iterator[str]:
+    """What keeps the data from supporting a form."""
+    advantage = study.aicc_advantage
+    if advantage is None:
+        yield f"the envelope has {len(study.envelope)} points, and AICc needs {FEWEST_FOR_AICC}"
+    elif study.preferred is None:
+        yield f"the AICc differ by {abs(advantage):.1f}, not by more than {AICC_MARGIN:g}"
+    else:
+        yield f"AICc prefers {ARTICLES[study.preferred]} by {abs(advantage):.1f}"
+        if study.predicts_better not in (None, study.preferred):
+            yield f"{ARTICLES[study.predicts_better]} predicts the held-out model better"
+        if not study.constant_told:
+            yield f"the constant may lie anywhere between {_constant_range(study)}"
+
+
+def _constant_range(study: Study) -> str:
+    low, high = study.fits[Form.WITH_CONSTANT].intervals["constant"]
+    return f"{number(low, 3)} and {number(high, 3)}"
+
+
+def _points_table(one: Studied) -> Table:
+    timed = any(cost.seconds_per_step is not None for cost in one.costs.values())
+    rows = []
+    for point in one.study.points:
+        cost = one.costs[point.model]
+        error = "" if point.error is None else f"± {number(point.error, 2)}"
+        mark = "best" if point in one.study.envelope else ""
+        cells = [Cell(f"{point.step:,}"), Cell(f"{cost.images(point.step):,}"), Cell(f"{point.compute:.3g}")]
+        cells += [Cell(number(point.value), error, mark)]
+        seconds = cost.seconds(point.step)
+        cells += [Cell("" if seconds is None else number(seconds))] if timed else []
+        rows.append([Cell(f"`{point.model}`", f"width {cost.width}, {cost.multiply_adds / 1e9:.3g} G"), *cells])
+    titles = ["step", "images", "C", one.unit, *(["training seconds"] if timed else [])]
+    note = "" if timed else " No training kept its time, so compute is as counted only."
+    caption = f"In small print the multiply-adds of one forward pass; marked, the envelope.{note}"
+    return Table([Column("model", False), *(Column(title) for title in titles)], rows, caption)
+
+
+def _kind(one: Studied) -> tuple[str, str]:
+    return one.unit, one.data
+
+
+def compared(first: Studied, second: Studied) -> str:
+    """Whether the bend of a curve, its constant, is there in both of two studies of one metric."""
+    names = f"`{first.name}` and `{second.name}`"
+    supported = {one.name: one.study.supported for one in (first, second)}
+    if doubtful := [f"`{name}`" for name, form in supported.items() if form is None]:
+        return f"{names}: whether the curve bends in both cannot be told, {joined(doubtful)} decides for neither law."
+    if len(set(supported.values())) == 2:
+        bent, straight = sorted((first, second), key=lambda one: supported[one.name] is Form.POWER_LAW)
+        return (
+            f"{names}: the bend of `{bent.name}` goes away in `{straight.name}`. Its constant between "
+            f"{_constant_range(bent.study)} comes from how its models were chosen or trained, not from a limit of "
+            f"{first.unit}."
+        )
+    if supported[first.name] is Form.POWER_LAW:
+        return f"{names}: neither curve bends."
+    ranges = joined([_constant_range(one.study) for one in (first, second)])
+    return f"{names}: the curve bends in both, with constants between {ranges}."

@@ -1,0 +1,170 @@
+"""The points of scaling studies: results of models and their snapshots with the training compute they took."""
+
+import csv
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import NamedTuple
+
+import torch
+from scipy.special import ndtri
+
+from iddpm.data import Card
+from iddpm.errors import UserError
+from iddpm.evaluation.scaling import CONFIDENCE, ScalingPoint, Study, scaling_study, training_compute
+from iddpm.nets import count_blocks
+from iddpm.params import Architecture, ScalingMetric, ScalingStudy
+from iddpm.stages.context import Stage
+from iddpm.stages.report.gather import Evaluated, Json, Likelihood, Results
+from iddpm.training.build import build_network
+
+CSV_COLUMNS = (
+    "study", "metric", "model", "width", "parameters", "multiply_adds", "step", "images", "compute", "value",
+    "standard_error", "training_seconds", "on_envelope", "held_out",
+)  # fmt: skip
+REACH = float(ndtri((1 + CONFIDENCE) / 2))
+"""Standard errors from a value to the end of its interval."""
+
+
+class Cost(NamedTuple):
+    """What a model costs: multiply-adds of one forward pass of one image, images of a training step, and its time.
+
+    The time is known where the training left runs/times/models/NAME.json beside its model.
+    """
+
+    width: int
+    parameters: int
+    multiply_adds: int
+    batch_size: int
+    seconds_per_step: float | None
+
+    def images(self, step: int) -> int:
+        return self.batch_size * step
+
+    def seconds(self, step: int) -> float | None:
+        return None if self.seconds_per_step is None else self.seconds_per_step * step
+
+
+class Measured(NamedTuple):
+    """A metric of a model after a training step, with its standard error."""
+
+    model: str
+    step: int
+    value: float
+    error: float | None
+
+
+@dataclass(frozen=True)
+class Studied:
+    """A scaling study of params.yaml with its result; `unit` names the metric, `data` what it was measured on."""
+
+    name: str
+    entry: ScalingStudy
+    unit: str
+    data: str
+    costs: dict[str, Cost]
+    study: Study
+
+
+def studied(stage: Stage, results: Results, name: str, entry: ScalingStudy) -> Studied:
+    """Its points from the results, and the fits. UserError names a point whose value has no logarithm."""
+    if entry.metric is ScalingMetric.BITS_PER_DIM:
+        likelihoods = [one for one in results.likelihoods if one.name in entry.points]
+        measured = [row for one in likelihoods for row in _of_likelihood(results, one)]
+        unit, data = "bits/dim", f"{likelihoods[0].shown_split} images of {likelihoods[0].dataset}"
+    else:
+        evaluations = [one for one in results.evaluations if one.name in entry.points]
+        measured = [_of_evaluation(results, one) for one in evaluations]
+        unit, reference = evaluations[0].about["distance"], evaluations[0].about["reference"]
+        data = f"{reference['split']} images of {reference['dataset']}"
+    for one in measured:
+        if not 0 < one.value < math.inf:
+            raise UserError(
+                f"params.yaml: report.scaling.{name}.points: {unit} of {one.model} at step {one.step} is "
+                f"{one.value:g}, out of a power law's reach; leave the point out"
+            )
+    models = dict.fromkeys(one.model for one in measured)
+    costs = {model: _cost(stage, model, results.models[model]) for model in models}
+    points = [
+        ScalingPoint(
+            one.model,
+            one.step,
+            training_compute(costs[one.model].multiply_adds, costs[one.model].images(one.step)),
+            one.value,
+            one.error,
+        )
+        for one in _over_seeds(measured)
+    ]
+    return Studied(name, entry, unit, data, costs, scaling_study(points, entry.held_out, entry.bootstrap, entry.seed))
+
+
+def _of_evaluation(results: Results, one: Evaluated) -> Measured:
+    model = one.sampling["model"]
+    step = one.sampling.get("checkpoint") or _last_step(results, model)
+    value, error = one.values["frechet_distance"], None
+    if interval := one.intervals.get("frechet_distance"):
+        error = (interval[1] - value) / REACH  # the lower end may have been cut off at 0
+    return Measured(model, step, value, error)
+
+
+def _of_likelihood(results: Results, one: Likelihood) -> Iterator[Measured]:
+    """Of every snapshot, if they were asked for, else of the finished model."""
+    if not one.checkpoints:
+        error = one.values["bits_per_dim_standard_error"]
+        yield Measured(one.model, _last_step(results, one.model), one.values["bits_per_dim"], error)
+    for row in one.checkpoints:
+        if row["split"] == one.shown_split:
+            error = float(row["standard_error"])
+            yield Measured(
+                one.model, int(row["step"]), float(row["bits_per_dim"]), None if math.isnan(error) else error
+            )
+
+
+def _last_step(results: Results, model: str) -> int:
+    steps: int = results.models[model]["params"]["training"]["steps"]
+    return steps
+
+
+def _over_seeds(measured: Sequence[Measured]) -> Iterator[Measured]:
+    """One of each model and step: the mean where several seeds measured it, its error that of the mean."""
+    same: dict[tuple[str, int], list[Measured]] = {}
+    for one in measured:
+        same.setdefault((one.model, one.step), []).append(one)
+    for (model, step), several in same.items():
+        errors = [one.error for one in several if one.error is not None]
+        error = math.hypot(*errors) / len(several) if len(errors) == len(several) else None
+        yield Measured(model, step, fmean(one.value for one in several), error)
+
+
+def _cost(stage: Stage, model: str, about: Json) -> Cost:
+    architecture = Architecture.model_validate_json(json.dumps(about["architecture"]))
+    card = Card(**about["card"])
+    with torch.device("meta"):  # shapes without memory or arithmetic
+        blocks = count_blocks(build_network(architecture, card), architecture.size or card.size, card.channels)
+    time = f"runs/times/models/{model}.json"
+    seconds = json.loads(stage.input(time).read_text())["seconds_per_step"] if (stage.root / time).exists() else None
+    return Cost(
+        architecture.network.width,
+        sum(block.parameters for block in blocks),
+        sum(block.multiply_adds for block in blocks),
+        about["params"]["training"]["batch_size"],
+        seconds,
+    )
+
+
+def write_points(path: Path, studies: Sequence[Studied]) -> None:
+    """A row for each point of each study."""
+    with open(path, "w", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(CSV_COLUMNS)
+        for one in studies:
+            for point in one.study.points:
+                cost = one.costs[point.model]
+                about = [one.name, one.unit, point.model, cost.width, cost.parameters, cost.multiply_adds, point.step]
+                about += [cost.images(point.step), f"{point.compute:.6g}", f"{point.value:.8g}"]
+                known = ["" if value is None else f"{value:.6g}" for value in (point.error, cost.seconds(point.step))]
+                marks = [int(point in one.study.envelope), int(point.model == one.study.held_out.model)]
+                writer.writerow([*about, *known, *marks])

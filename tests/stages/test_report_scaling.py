@@ -1,0 +1,289 @@
+"""Scaling studies in the report: points from results, compute as counted, fits, figure, and what is refused."""
+
+import csv
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from iddpm.checks import load_params
+from iddpm.data import known_card
+from iddpm.errors import UserError
+from iddpm.evaluation.scaling import ScalingPoint, scaling_study
+from iddpm.params import Architecture, ScalingMetric, ScalingStudy
+from iddpm.stages.context import Stage
+from iddpm.stages.inspect import inspect
+from iddpm.stages.report.gather import gather
+from iddpm.stages.report.scaling import compared, scaling_blocks, verdict
+from iddpm.stages.report.scaling_points import Studied
+
+from ..conftest import tiny_params, write_tiny_params
+from .test_report import Report, Results
+
+WIDTHS = {"small": 8, "middle": 16, "big": 32, "huge": 64}
+STEPS, EVERY, BATCH = 800, 100, 16
+LIKELIHOOD = {"dataset": "digits", "images": 10, "checkpoints": "all"}
+EVALUATION = {"dataset": "digits", "kid_subset_size": 10, "inception_splits": 2}
+
+
+def nll(compute: float) -> float:
+    """With the bend of the paper, at the compute of these little models."""
+    return 3.4 + (3.0e-10 * compute) ** -0.17
+
+
+def straight(compute: float) -> float:
+    return float((2.5e-9 * compute) ** -0.22)
+
+
+def model(width: int, **training: Any) -> dict[str, Any]:
+    tiny = tiny_params()["models"]["digits"]
+    settings = {"steps": STEPS, "batch_size": BATCH, "snapshot_every": EVERY, "checkpoint_every": 100}
+    return tiny | {"network": tiny["network"] | {"width": width}, "training": tiny["training"] | settings | training}
+
+
+def studies(**scaling: dict[str, Any]) -> dict[str, Any]:
+    """Four models; bits/dim of every snapshot of each, and a distance of the finished ones and of one snapshot."""
+    sampling = {"steps": 5, "count": 20}
+    checkpoints = {"small-100": {"model": "small", "checkpoint": 100}, "huge-1": {"model": "huge", "seed": 1}}
+    samplings = {name: {"model": name} for name in WIDTHS} | checkpoints
+    return {
+        "models": {name: model(width) for name, width in WIDTHS.items()},
+        "samplings": {name: sampling | entry for name, entry in samplings.items()},
+        "surrogate_samplings": {},
+        "surrogates": {},
+        "evaluations": {name: EVALUATION | {"samples": name} for name in samplings},
+        "likelihoods": {name: LIKELIHOOD | {"model": name} for name in WIDTHS},
+        "report.scaling": {
+            name: {"metric": "bits_per_dim", "points": list(WIDTHS), "bootstrap": 20} | study
+            for name, study in scaling.items()
+        },
+    }
+
+
+class Scaled(Results):
+    """Results of `studies` whose values are functions of training compute."""
+
+    def __init__(self, root: Path, bits: Callable[[float], float] = nll, **scaling: dict[str, Any]) -> None:
+        super().__init__(root, **studies(**scaling))
+        counts = {one["path"]: one["multiply_adds"] for one in json.loads(inspect(root, None, None, as_json=True))}
+        self.multiply_adds = {name: counts[f"models.{name}"] for name in WIDTHS}
+        for name, entry in self.params.models.items():
+            about = {"architecture": entry.model_dump(mode="json", include=set(Architecture.model_fields))}
+            about |= {"kind": "diffusion", "card": known_card(self.params.datasets["digits"]).as_json()}
+            self.trained(f"runs/models/{name}", about | {"params": entry.model_dump(mode="json")})
+            self.snapshots(name, bits)
+        for name, entry in self.params.samplings.items():
+            compute = self.compute(entry.model, entry.checkpoint or STEPS)
+            self.evaluated(name, {"frechet_distance": straight(compute)})
+
+    def compute(self, name: str, step: int) -> float:
+        """The paper's: forward and backward pass as three forward passes of two operations a multiply-add."""
+        return self.multiply_adds[name] * 2 * 3 * BATCH * step
+
+    def snapshots(self, name: str, bits: Callable[[float], float]) -> None:
+        rows = ["step,split,bits_per_dim,standard_error"]
+        rows += [f"{step},test,{bits(self.compute(name, step)):.12g},0.001" for step in range(EVERY, STEPS + 1, EVERY)]
+        (self.root / f"runs/likelihoods/{name}/checkpoints.csv").write_text("\n".join(rows) + "\n")
+
+    def points(self, report: Report) -> list[dict[str, str]]:
+        with open(report.folder / "scaling.csv", newline="") as stream:
+            return list(csv.DictReader(stream))
+
+
+@pytest.fixture
+def scaled(tmp_path: Path) -> Callable[..., Scaled]:
+    return lambda bits=nll, **scaling: Scaled(tmp_path / "project", bits, **scaling)
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Scaled, Report]:
+    """Both metrics, a study each."""
+    distance = {"metric": "frechet_distance", "points": [*WIDTHS, "small-100", "huge-1"], "held_out": "middle"}
+    root = tmp_path_factory.mktemp("scaling") / "project"
+    results = Scaled(root, nll={}, distance=distance)
+    return results, results.report(whole_stage=True)
+
+
+def test_points_have_the_compute_that_the_paper_counts(made: tuple[Scaled, Report]) -> None:
+    results, report = made
+    points = [point for point in results.points(report) if point["study"] == "nll"]
+    assert len(points) == len(WIDTHS) * STEPS // EVERY
+    for point in points:
+        compute = results.compute(point["model"], int(point["step"]))
+        assert float(point["compute"]) == pytest.approx(compute, rel=1e-5)
+        assert int(point["multiply_adds"]) == results.multiply_adds[point["model"]]
+        assert float(point["value"]) == pytest.approx(nll(compute)) and float(point["standard_error"]) == 0.001
+        assert int(point["images"]) == BATCH * int(point["step"]) and point["metric"] == "bits/dim"
+        assert point["training_seconds"] == "" and int(point["width"]) == WIDTHS[point["model"]]
+    assert {point["model"] for point in points if point["held_out"] == "1"} == {"huge"}
+
+
+def test_a_sampling_of_a_snapshot_is_a_point_and_seeds_are_one(made: tuple[Scaled, Report]) -> None:
+    results, report = made
+    points = [point for point in results.points(report) if point["study"] == "distance"]
+    assert sorted((point["model"], int(point["step"])) for point in points) == [
+        ("big", 800), ("huge", 800), ("middle", 800), ("small", 100), ("small", 800),
+    ]  # fmt: skip
+    errors = {point["model"]: float(point["standard_error"]) for point in points}
+    assert errors["huge"] == pytest.approx(errors["big"] / 2**0.5, rel=1e-4)
+
+
+def test_the_page_has_the_constants_and_what_the_data_support(made: tuple[Scaled, Report]) -> None:
+    _, report = made
+    assert "## Scaling\n" in report.markdown and 'id="scaling"' in report.html
+    tables = [table for table in report.tables() if table[0][0] == "law"]
+    bent, falling = ({row[0]: dict(zip(header, row, strict=True)) for row in rows} for header, *rows in tables)
+    law = bent["Power law with a constant"]
+    assert law["constant c"] == "3.4 (3.4 to 3.4)" and law["exponent b"].startswith("0.17 (0.17")
+    assert law["a"].startswith("3e-10 ") and law["its error"].startswith("0.00 % too")
+    law = falling["Power law"]
+    assert (
+        law["exponent b"].startswith("0.22 ")
+        and law["a"].startswith("2.5e-9 ")
+        and law["constant c"].strip() == "(none)"
+    )
+    assert "The data support a power law with a constant: AICc prefers it by" in report.markdown
+    assert "Held out: middle, its best is" in report.markdown
+    assert "No training kept its time" in report.markdown
+
+
+def test_the_figure_names_models_by_width_and_parameters(made: tuple[Scaled, Report]) -> None:
+    _, report = made
+    drawn = (report.folder / "scaling_nll.svg").read_text()
+    texts = set(re.findall(r"<!-- (.+?) -->", drawn))
+    assert {"envelope", "held out", "bits/dim", "training compute (operations)"} <= texts
+    assert any(re.fullmatch(r"huge: width 64, \S+ [MK] parameters", text) for text in texts)
+    with Image.open(report.folder / "scaling_nll.png") as image:
+        assert image.width > 900
+    assert "![`nll`: bits/dim against training compute](scaling_nll.png)" in report.markdown
+
+
+def section(results: Scaled, folder: Path) -> str:
+    """The texts of the report's part alone."""
+    folder.mkdir()
+    stage = Stage("report", "", results.root)
+    return repr(scaling_blocks(stage, gather(stage), folder))
+
+
+def test_two_studies_of_one_metric_are_compared(scaled: Callable[..., Scaled], tmp_path: Path) -> None:
+    smaller = {"points": ["small", "middle", "big"]}
+    distance = {"metric": "frechet_distance", "points": ["small", "small-100", "huge"]}
+    written = section(scaled(widths=smaller, tuned={}, distance=distance), tmp_path / "out")
+    assert written.count("`widths` and `tuned`: the curve bends in both, with constants between 3.4 and 3.4") == 1
+    assert "`distance` and" not in written and "and `distance`" not in written
+
+
+def study(law: Callable[[float], float], name: str) -> Studied:
+    """Of points on a law, over two orders of compute."""
+    computes = np.geomspace(1e10, 1e13, 12)
+    values = [law(compute) for compute in computes]
+    points = [ScalingPoint(f"m{n // 4}", n, *pair) for n, pair in enumerate(zip(computes, values, strict=True))]
+    entry = ScalingStudy(metric=ScalingMetric.BITS_PER_DIM, points=["a", "b", "c"])
+    return Studied(name, entry, "bits/dim", "test images", {}, scaling_study(points, None, 20, 0))
+
+
+def wavering(compute: float) -> float:
+    return straight(compute) * (1.3 if int(np.log(compute) * 7) % 2 else 0.8)
+
+
+@pytest.mark.parametrize(
+    ("laws", "said"),
+    [
+        ((nll, straight), "the bend of `first` goes away in `second`. Its constant between 3.4 and 3.4 comes from how"),
+        ((straight, nll), "the bend of `second` goes away in `first`."),
+        ((straight, straight), "neither curve bends"),
+        ((nll, wavering), "whether the curve bends in both cannot be told, `second` decides for neither law"),
+    ],
+)
+def test_whether_a_bend_goes_away_is_said(laws: tuple[Callable[[float], float], ...], said: str) -> None:
+    first, second = map(study, laws, ("first", "second"))
+    assert compared(first, second).startswith(f"`first` and `second`: {said}")
+
+
+def test_what_keeps_the_data_from_telling_is_named() -> None:
+    assert "and AICc needs 6." in verdict(
+        scaling_study([ScalingPoint("ab"[n % 2], n, 10.0**n, nll(10.0**n)) for n in range(9, 14)], None, 20, 0)
+    )
+    few = [ScalingPoint("a", 1, 1e9, 3.0), ScalingPoint("b", 1, 1e10, 2.0)]
+    assert "the envelope has 2 points, and a law with a constant needs 3" in verdict(scaling_study(few, None, 20, 0))
+
+
+def test_a_value_without_logarithm_is_named(scaled: Callable[..., Scaled], tmp_path: Path) -> None:
+    results = scaled(lambda compute: math.nan, nll={})
+    with pytest.raises(UserError, match=r"report.scaling.nll.points: bits/dim of small at step 100 is nan"):
+        section(results, tmp_path / "out")
+
+
+def test_a_measured_time_stands_beside_counted_compute(scaled: Callable[..., Scaled], tmp_path: Path) -> None:
+    results = scaled(nll={})
+    results.json("runs/times/models/big.json", {"seconds_per_step": 0.5})
+    written = section(results, tmp_path / "out")
+    assert "training seconds" in written and "No training kept its time" not in written
+    with open(tmp_path / "out/scaling.csv", newline="") as stream:
+        seconds = {(row["model"], row["step"]): row["training_seconds"] for row in csv.DictReader(stream)}
+    assert seconds["big", "200"] == "100" and seconds["huge", "200"] == ""
+
+
+def test_the_same_results_give_the_same_bytes(scaled: Callable[..., Scaled], tmp_path: Path) -> None:
+    results = scaled(lambda compute: nll(compute) * (1 + 0.003 * ((compute // 7) % 3 - 1)), nll={})
+    assert section(results, tmp_path / "first") == section(results, tmp_path / "second")
+    for file in ("scaling.csv", "scaling_nll.png", "scaling_nll.svg"):
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+
+
+DISTANCE = {"metric": "frechet_distance", "points": ["small", "middle", "big"]}
+
+
+@pytest.mark.parametrize(
+    ("study", "changes", "message"),
+    [
+        ({"points": ["small", "middle", "none"]}, {}, "points: 'none' is not in likelihoods (big, huge, "),
+        (DISTANCE | {"points": ["small", "middle", "none"]}, {}, "points: 'none' is not in evaluations (big, huge, "),
+        ({"held_out": "tiny"}, {}, "held_out: 'tiny' is the model of none of its points (small, middle, big, huge)"),
+        (
+            DISTANCE | {"points": ["huge", "huge-1", "huge"]},
+            {},
+            "points: 1 measured of huge: a study needs 3 or more, of 2 models or more",
+        ),
+        (
+            DISTANCE,
+            {"evaluations.big.features": "lite0"},
+            "points: features is lite0 for big, pixels for small: their values do not compare",
+        ),
+        (DISTANCE, {"samplings.big.steps": 4}, "points: steps is 4 for big, 5 for small"),
+        ({}, {"likelihoods.big.images": 9}, "points: images is 9 for big, 10 for small"),
+        (
+            DISTANCE,
+            {"models.big": model(32, noise_draws=2)},
+            "points: big is of big, whose steps pass an image more than once (noise_draws, extra_measurements)",
+        ),
+        (
+            {},
+            {"mixtures.mixed": {"middle": "big", "ends": "huge", "within": 2}, "likelihoods.big.model": "mixed",
+             "likelihoods.big.checkpoints": "final"},
+            "points: big is of mixed, which is not in models: its training compute is not known",
+        ),
+        (
+            DISTANCE,
+            {"surrogates": tiny_params()["surrogates"], "evaluations.big.samples": "started",
+             "surrogate_samplings.started": {"model": "big", "surrogate": "sngan", "t_mid": 9, "steps": 3, "count": 9}},
+            "points: big is of started, which is not in samplings",
+        ),
+    ],
+)  # fmt: skip
+def test_points_that_do_not_compare_are_refused(
+    tmp_path: Path, study: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UserError, match=re.escape(f"report.scaling.nll.{message}")):
+        load_params(write_tiny_params(tmp_path, studies(nll=study) | changes))
+
+
+def test_snapshots_count_as_points(tmp_path: Path) -> None:
+    study = {"points": ["small", "middle", "small"]}
+    assert load_params(write_tiny_params(tmp_path, studies(nll=study))).report.scaling
