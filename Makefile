@@ -18,7 +18,7 @@ help:
 	@echo "make unit     the quick part of the tests"
 	@echo "make flow     the same pipeline as a Prefect flow"
 	@echo "make mlflow   the MLflow pages of this project on http://127.0.0.1:5000"
-	@echo "make prefect  a Prefect server on http://127.0.0.1:4200, with the deployment and a worker"
+	@echo "make prefect  a Prefect server on http://127.0.0.1:4200, a deployment for every preset, a worker"
 	@echo "make lock     write requirements.lock anew from pyproject.toml"
 
 $(READY): requirements.lock pyproject.toml

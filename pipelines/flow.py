@@ -1,23 +1,25 @@
 """One Prefect flow over DVC's graph: a task per stage, independent stages side by side.
 
-`python -m pipelines.flow` runs it, on a temporary server unless PREFECT_API_URL names one; the deployment in
-prefect.yaml runs it from the Prefect UI. Both work on the repository whose root is the current directory.
+`python -m pipelines.flow` runs it, on a temporary server unless PREFECT_API_URL names one; the deployments of
+pipelines.deploy run it from the Prefect UI. Both work on the repository whose root is the current directory.
 """
 
 import argparse
 import csv
+import platform
 import signal
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import httpx
+from filelock import FileLock, Timeout
 from prefect import flow, get_client, get_run_logger, runtime, task
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -28,11 +30,10 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
-from pipelines.plan import Graph, Refused, gpu_shares, prepare_parameters, stage_graph
+from pipelines.plan import WORK, Graph, Refused, prepare_parameters, stage_graph
+from pipelines.slots import Slots, demands, gpu_devices, limit_of
 from pipelines.stages import Stages, Stopped
 
-GPU_GROUPS = {"surrogate", "train", "sample", "surrogate-sample", "cascade", "reconstruct", "likelihood", "evaluate"}
-GPU_LIMIT = "gpu"
 LEASE_SECONDS = 60  # a slot whose flow was killed -9 is free again after this
 POLL_SECONDS = 3.0
 REPORT = Path("runs/report")
@@ -53,7 +54,7 @@ def pipeline(
     overrides: Mapping[str, Any] = {},
     targets: Sequence[str] = [],
     gpus: Annotated[int, Field(ge=0)] = 0,
-    max_workers: Annotated[int, Field(ge=1)] = 2,
+    cpu_slots: Annotated[int, Field(ge=1)] = 2,
     keep_going: bool = True,
 ) -> State[None]:
     """Bring the stages of dvc.yaml up to date; those whose inputs did not change are skipped.
@@ -65,65 +66,77 @@ def pipeline(
             {"models.digits.training.learning_rate": 0.0005}.
         targets: Stages (train@digits) or whole groups (train) to bring up to date, with all they depend on.
             Empty: every stage.
-        gpus: How many stages may use a GPU at the same time; the visible GPUs are shared out evenly among
-            them. 0: no limit, for a machine without GPUs.
-        max_workers: How many stages may run at the same time.
+        gpus: How many GPUs of the machine the stages may take: one each, a training one for each of its
+            compute.workers. 0: stages on GPUs, if any, are limited by cpu_slots only.
+        cpu_slots: How many stages without a GPU of their own may run at the same time. A training on Ray workers
+            counts as many as it has workers.
         keep_going: After a failure, still run the stages that do not depend on it.
     """
-    try:
-        shares = gpu_shares(gpus)
-        prepare_parameters(preset, force, overrides)
-        graph = stage_graph(targets)
-    except Refused as refusal:
-        return Failed(message=str(refusal))
-    if gpus:
-        with get_client(sync_client=True) as client:
-            client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, gpus)
     stages = Stages()
-    try:
-        results = run_graph(graph, stages, shares, max_workers, keep_going)
-        cancelled = stages.stopping
-    finally:
-        stages.stop()
-    publish(graph, results)
+    with alone_in_checkout() as alone:
+        if not alone:
+            return Cancelled(message="Cancelled by the user.")
+        get_run_logger().info("Works in %s on %s", Path.cwd(), platform.node())
+        try:
+            devices = gpu_devices(gpus)
+            parameters = prepare_parameters(preset, force, overrides)
+            graph = stage_graph(targets)
+            slots = Slots(demands(graph, parameters, gpus, cpu_slots), devices, cpu_slots)
+        except Refused as refusal:
+            return Failed(message=str(refusal))
+        with get_client(sync_client=True) as client:
+            for device in devices:
+                client.upsert_global_concurrency_limit_by_name(limit_of(device), 1)
+        try:
+            results = run_graph(graph, stages, slots, keep_going)
+            cancelled = stages.stopping
+        finally:
+            stages.stop()
+        publish(graph, results)
     return Cancelled(message="Cancelled by the user.") if cancelled else summary(graph, results, stages.last_lines)
 
 
-def run_graph(
-    graph: Graph, stages: Stages, shares: list[dict[str, str]], max_workers: int, keep_going: bool
-) -> Results:
-    """Run each stage once all it depends on have ended; GPU stages each take one of `shares`, if any."""
+@contextmanager
+def alone_in_checkout() -> Iterator[bool]:
+    """Wait until no other flow run works in this folder, for they all write its params.yaml. False: cancelled."""
+    WORK.mkdir(exist_ok=True)
+    lock = FileLock(WORK / "pipeline.lock")
+    waiting = False
+    while not (waiting and cancel_requested()):
+        try:
+            with lock.acquire(timeout=POLL_SECONDS):
+                yield True
+                return
+        except Timeout:
+            if not waiting:
+                get_run_logger().info("Waiting for another flow run in %s to end.", Path.cwd())
+            waiting = True
+    yield False
+
+
+def run_graph(graph: Graph, stages: Stages, slots: Slots, keep_going: bool) -> Results:
+    """Run each stage once all it depends on have ended and its slots are free."""
     identity = {"IDDPM_PIPELINE_KEY": str(runtime.flow_run.id), "IDDPM_PIPELINE_NAME": runtime.flow_run.name}
-    order, ready, limited = TopologicalSorter(graph), list[str](), bool(shares)
+    order = TopologicalSorter(graph)
     order.prepare()
     futures: dict[str, PrefectConcurrentFuture[Any]] = {}
-    running: dict[Any, tuple[str, float, dict[str, str] | None]] = {}
+    running: dict[Any, tuple[str, float]] = {}
     results: Results = {}
     going = True
     while order.is_active() and (running or going):
-        ready += order.get_ready()
-        for stage in tuple(ready) if going else ():
-            on_gpu = limited and stage.split("@")[0] in GPU_GROUPS
-            if len(running) == max_workers or (on_gpu and not shares):
-                continue
-            ready.remove(stage)
-            share = shares.pop(0) if on_gpu else None
+        slots.enqueue(order.get_ready())
+        for stage, devices in slots.admitted() if going else ():
             future = run_stage.submit(
-                stage,
-                stages,
-                identity | (share or {}),
-                on_gpu,
-                return_state=False,
-                wait_for=[futures[up] for up in graph[stage]],
+                stage, stages, identity, devices, return_state=False, wait_for=[futures[up] for up in graph[stage]]
             )
             assert isinstance(future, PrefectConcurrentFuture)
             futures[stage] = future
-            running[future.wrapped_future] = stage, time.monotonic(), share
+            running[future.wrapped_future] = stage, time.monotonic()
         for done in wait(running, POLL_SECONDS, FIRST_COMPLETED).done:
-            stage, start, share = running.pop(done)
+            stage, start = running.pop(done)
             futures[stage].wait()
             results[stage] = Result(futures[stage].state, time.monotonic() - start)
-            shares += [] if share is None else [share]
+            slots.release(stage)
             order.done(stage)
             going = going and (keep_going or not results[stage].state.is_failed())
         if not stages.stopping and cancel_requested():
@@ -133,10 +146,11 @@ def run_graph(
 
 
 @task(task_run_name="{stage}", cache_policy=NO_CACHE)
-def run_stage(stage: str, stages: Stages, env: Mapping[str, str], on_gpu: bool) -> State[None]:
+def run_stage(stage: str, stages: Stages, env: Mapping[str, str], devices: Sequence[str]) -> State[None]:
     """`dvc repro` of one stage. The name of its state says what dvc did: Executed, Cached or Restored."""
     logger = get_run_logger()
     outcome = "Executed"
+    visible = {"CUDA_VISIBLE_DEVICES": ",".join(devices)} if devices else {}
 
     def log(line: str) -> None:
         nonlocal outcome
@@ -147,8 +161,8 @@ def run_stage(stage: str, stages: Stages, env: Mapping[str, str], on_gpu: bool) 
             outcome = "Restored"
 
     try:
-        with gpu_slot(stages) if on_gpu else nullcontext():
-            code = stages.run(stage, env, log)
+        with held(devices, stages):
+            code = stages.run(stage, {**env, **visible}, log)
     except Stopped:
         return Cancelled(message="Ended with the flow.")
     if code:  # the stage's last word and dvc's
@@ -157,22 +171,26 @@ def run_stage(stage: str, stages: Stages, env: Mapping[str, str], on_gpu: bool) 
 
 
 @contextmanager
-def gpu_slot(stages: Stages) -> Iterator[None]:
-    """Hold a slot that other flow runs respect too. Waiting for one ends when the flow does."""
-    if PREFECT_API_URL.value() is None:  # a temporary server: nobody would take back the slot of a killed flow
+def held(devices: Sequence[str], stages: Stages) -> Iterator[None]:
+    """Hold these GPUs, all or none, so that other flow runs on this machine respect it.
+
+    Waiting for them ends when the flow does.
+    """
+    # without a server of its own, nobody would take back the slot of a killed flow
+    if not devices or PREFECT_API_URL.value() is None:
         yield
         return
-    with ExitStack() as held:
+    with ExitStack() as stack:
         while not stages.stopping:
-            slot = concurrency(
-                GPU_LIMIT,
+            slots = concurrency(
+                [limit_of(device) for device in devices],
                 timeout_seconds=POLL_SECONDS,
                 lease_duration=LEASE_SECONDS,
                 strict=True,
                 raise_on_lease_renewal_failure=False,  # a server that is away must not end a training
             )
             try:
-                held.enter_context(slot)
+                stack.enter_context(slots)
             except TimeoutError:
                 continue
             yield
@@ -241,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--target", dest="targets", action="append", default=[], metavar="STAGE", help=about["targets"])
     parser.add_argument("--gpus", type=int, default=0, help=about["gpus"])
-    parser.add_argument("--max-workers", type=int, default=2, help=about["max_workers"])
+    parser.add_argument("--cpu-slots", type=int, default=2, help=about["cpu_slots"])
     options = vars(parser.parse_args(arguments))
     if wrong := [text for text in options["overrides"] if "=" not in text]:
         parser.error(f"--set {wrong[0]}: write KEY=VALUE")

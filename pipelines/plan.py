@@ -1,15 +1,21 @@
-"""What a flow run is going to do: the parameters it writes, the stages it runs, the GPUs they see."""
+"""What a flow run is going to do: the parameters it writes and the stages it runs."""
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from graphlib import TopologicalSorter
+from pathlib import Path
 from typing import Any
 
+import yaml
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
+
+PARAMETERS = Path("params.yaml")
+WORK = Path("work")  # ignored by git and DVC
+WRITTEN = WORK / "params-of-a-flow.yaml"  # params.yaml as a flow run last left it
 
 Graph = dict[str, list[str]]  # stage -> the stages it depends on
 
@@ -18,9 +24,13 @@ class Refused(Exception):
     """The run cannot start; the message is one line for the user."""
 
 
-def prepare_parameters(preset: str | None, force: bool, overrides: Mapping[str, Any]) -> None:
-    """Write and check params.yaml with the project's own commands."""
-    commands = [["preset", preset, *(["--force"] if force else [])]] if preset else []
+def prepare_parameters(preset: str | None, force: bool, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Write and check params.yaml with the project's own commands; what it then holds.
+
+    What an earlier flow run wrote may be replaced without `force`: the record of that run has it.
+    """
+    ours = WRITTEN.exists() and WRITTEN.read_bytes() == PARAMETERS.read_bytes()
+    commands = [["preset", preset, *(["--force"] if force or ours else [])]] if preset else []
     if overrides:
         values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in overrides.items()}
         commands.append(["set", *(f"{key}={value}" for key, value in values.items())])
@@ -28,6 +38,10 @@ def prepare_parameters(preset: str | None, force: bool, overrides: Mapping[str, 
         done = subprocess.run([sys.executable, "-m", "iddpm.cli", *command], capture_output=True, text=True)
         if done.returncode:
             raise Refused(done.stderr.strip() or f"iddpm {command[0]} exited with {done.returncode}")
+        ours = ours or command[0] == "preset"
+        if ours:
+            shutil.copy(PARAMETERS, WRITTEN)
+    return dict(yaml.safe_load(PARAMETERS.read_text()))
 
 
 def stage_graph(targets: Sequence[str]) -> Graph:
@@ -49,14 +63,3 @@ def stage_graph(targets: Sequence[str]) -> Graph:
         wanted |= set(graph[stage]) - kept
     order = TopologicalSorter({stage: graph[stage] for stage in sorted(kept)})
     return {stage: graph[stage] for stage in order.static_order()}
-
-
-def gpu_shares(gpus: int) -> list[dict[str, str]]:
-    """For each of the stages that may use GPUs at once, the environment that shows it its share of them."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if gpus == 1:
-        return [{}]
-    devices = [str(device) for device in range(gpus)] if visible is None else visible.split(",")
-    if len(devices) < gpus:
-        raise Refused(f"gpus: {gpus} stages cannot share CUDA_VISIBLE_DEVICES={visible}")
-    return [{"CUDA_VISIBLE_DEVICES": ",".join(devices[slot::gpus])} for slot in range(gpus)]

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Until Ctrl-C: a Prefect server on this machine, the deployment of prefect.yaml, and a worker that runs it.
+# Until Ctrl-C: a Prefect server on this machine, a deployment for every preset, and a worker that runs them here.
 # A server that already answers on the port is used as it is. PREFECT_SERVER_API_PORT chooses another port.
 set -eu
 cd "$(dirname "$0")/.."
@@ -21,5 +21,5 @@ if ! healthy; then
     done
 fi
 prefect work-pool inspect local >/dev/null 2>&1 || prefect work-pool create --type process local
-prefect --no-prompt deploy --all
-prefect worker start --pool local
+python -m pipelines.deploy
+prefect worker start --pool local --limit 1

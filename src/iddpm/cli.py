@@ -17,7 +17,6 @@ import typer
 from iddpm.commands import (
     compare,
     download,
-    draw,
     evaluate,
     export,
     export_pngs,
@@ -27,9 +26,9 @@ from iddpm.commands import (
     invert,
     plan,
     project_root,
-    register,
 )
 from iddpm.errors import UserError
+from iddpm.model_commands import draw, register
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("DO_NOT_TRACK", "1")

@@ -1,6 +1,6 @@
 """Commands that do not run the pipeline: on what it is made of, on finished models, and on models of public code.
 
-As in `iddpm.cli`, imports happen inside the commands.
+Those that draw and register are in `iddpm.model_commands`. As in `iddpm.cli`, imports happen inside the commands.
 """
 
 from enum import StrEnum
@@ -89,28 +89,6 @@ def download(
     for _ in track(chosen.fetch(folder), f"download {what}", chosen.megabytes, "MB"):
         pass
     print(f"{chosen.title} is in {folder}")
-
-
-def draw(
-    model: Annotated[str, typer.Argument(help="A folder such as runs/models/digits, or models:/NAME@ALIAS.")],
-    out: Annotated[Path, typer.Argument(help="Picture to write (.png), or images as arr_0 of an .npz file.")],
-    count: Annotated[int, typer.Option(min=1, help="Number of images.")] = 100,
-    steps: Annotated[str, typer.Option(help="Reverse steps: 100, '10,8,6' or 'ddim50'.")] = "100",
-    sampler: Annotated[str, typer.Option(help="ancestral or ddim.")] = "ancestral",
-    eta: Annotated[float, typer.Option(min=0, max=1, help="Noise of a ddim step; 0 is deterministic.")] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Of all noise.")] = 0,
-    label: Annotated[int | None, typer.Option(min=0, help="One class for all images; else they go round.")] = None,
-) -> None:
-    """Draw images from a model folder or from the MLflow registry."""
-    from iddpm.checks import load_params
-    from iddpm.diffusion import Sampler
-    from iddpm.stages.publish import draw_to_file
-
-    chosen = choose("--sampler", sampler, Sampler)
-    root = project_root()
-    device = load_params(root / "params.yaml").compute.device
-    draw_to_file(root, model, out, count, steps, chosen, eta, seed, label, device)
-    print(f"{count} images in {out}")
 
 
 def invert(
@@ -226,24 +204,6 @@ def export_pngs(
     for _ in track(write_pngs(images, folder), f"export-pngs {samples}", images.count, "images"):
         pass
     print(f"{images.count} images in {folder}")
-
-
-def register(
-    model: Annotated[str, typer.Argument(help="A key of models whose training has finished.")],
-    name: Annotated[str | None, typer.Option(help="Name in the registry; the model's key by default.")] = None,
-    alias: Annotated[str, typer.Option(help="Alias to set.")] = "champion",
-    evaluation: Annotated[
-        str | None, typer.Option(help="A key of evaluations whose scores and protocol go with the model.")
-    ] = None,
-    metric: Annotated[
-        str | None, typer.Option(help="Move the alias only if this score of the evaluation is better.")
-    ] = None,
-) -> None:
-    """Publish a finished model in the MLflow registry: safetensors and code, no pickle."""
-    from iddpm.stages.publish import register_model
-
-    version = register_model(project_root(), model, name or model, alias, evaluation, metric)
-    print(f"registered models:/{name or model}@{alias} (version {version})")
 
 
 def import_(

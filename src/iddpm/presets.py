@@ -14,12 +14,17 @@ from iddpm.params import read_params
 
 def listing(root: Path) -> list[str]:
     """One line per preset: its name and its first comment; a star marks the one that params.yaml equals."""
-    current = (root / "params.yaml").read_bytes() if (root / "params.yaml").exists() else b""
-    lines = []
+    chosen, lines = chosen_preset(root), []
     for path in sorted((root / "presets").glob("*.yaml")):
         first = path.read_text().splitlines()[0].lstrip("# ")
-        lines.append(f"{'*' if path.read_bytes() == current else ' '} {path.stem:<32} {first}")
+        lines.append(f"{'*' if path.stem == chosen else ' '} {path.stem:<32} {first}")
     return lines
+
+
+def chosen_preset(root: Path) -> str | None:
+    """The preset that params.yaml equals."""
+    current = (root / "params.yaml").read_bytes() if (root / "params.yaml").exists() else b""
+    return next((path.stem for path in sorted((root / "presets").glob("*.yaml")) if path.read_bytes() == current), None)
 
 
 def preset_path(root: Path, name: str) -> Path:

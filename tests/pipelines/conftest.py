@@ -18,6 +18,8 @@ from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_API_URL, PREFECT_HOME, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
+from pipelines.slots import limit_of
+
 PROJECT = Path(__file__).parents[2]
 
 # A stage: logs, runs for a while or until it is interrupted, and writes when it ran and what it saw.
@@ -63,7 +65,7 @@ class Toy:
         (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": dict(map(self._stage, stages.items()))}))
         for command in ["git init -q", f"{sys.executable} -m dvc init -q"]:
             subprocess.run(command.split(), cwd=root, check=True)
-        self.seconds(seconds)
+        self.parameters(seconds=seconds)
 
     def _stage(self, item: tuple[str, list[str]]) -> tuple[str, dict[str, Any]]:
         """`train_x` stands for the entry x of a foreach group `train`."""
@@ -75,9 +77,9 @@ class Toy:
         }
         return (group, {"foreach": [entry], "do": stage}) if entry else (group, stage)
 
-    def seconds(self, seconds: float) -> None:
-        """How long every stage takes from now on."""
-        (self.root / "params.yaml").write_text(f"seconds: {seconds}\n")
+    def parameters(self, **parameters: Any) -> None:
+        """Write params.yaml anew; `seconds` is how long every stage takes."""
+        (self.root / "params.yaml").write_text(yaml.safe_dump({"seconds": 0.0} | parameters))
 
     def record(self, stage: str) -> dict[str, Any] | None:
         path = self.root / f"{stage}.json"
@@ -117,12 +119,12 @@ class Api:
         self._client = httpx.Client(base_url=f"{url}/", timeout=60)
 
     def get(self, path: str) -> Any:
-        return self._answer("GET", path)
+        return self.ask("GET", path)
 
     def post(self, path: str, **body: Any) -> Any:
-        return self._answer("POST", path, json=body)
+        return self.ask("POST", path, json=body)
 
-    def _answer(self, method: str, path: str, **content: Any) -> Any:
+    def ask(self, method: str, path: str, **content: Any) -> Any:
         """Asked again while the database is busy or a kept connection was closed, as Prefect's own client does."""
         response = httpx.Response(503)
         for _ in eventually():
@@ -130,7 +132,8 @@ class Api:
                 response = self._client.request(method, path, **content)
             if response.status_code != 503:
                 break
-        return response.raise_for_status().json()
+        response.raise_for_status()
+        return response.json() if response.content else None
 
     def logs(self, flow_run: str, until: str) -> str:
         """The logs of a run; Prefect sends them with a delay, so they are asked for until `until` is there."""
@@ -150,6 +153,10 @@ class Api:
 
     def outcomes(self, flow_run: str) -> dict[str, str]:
         return {row["stage"]: row["state"] for row in json.loads(self.artifact(flow_run, "stages"))}
+
+    def active_slots(self, device: str) -> int:
+        """How many flow runs hold this GPU."""
+        return int(self.get(f"v2/concurrency_limits/{limit_of(device)}")["active_slots"])
 
     def finished(self, flow_run: str) -> dict[str, Any]:
         """The final state of a run, waited for."""

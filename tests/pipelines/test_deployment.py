@@ -1,4 +1,4 @@
-"""The deployment of prefect.yaml, started with parameters as the Prefect UI starts it."""
+"""The deployments of the presets, started with parameters and scheduled as the Prefect UI does it."""
 
 import os
 import shutil
@@ -8,11 +8,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from pipelines.deploy import deploy, kind
 from tests.pipelines.conftest import PROJECT, Api, Toy, eventually
 
 pytestmark = pytest.mark.tools
@@ -22,12 +26,11 @@ pytestmark = pytest.mark.tools
 def served(root: Path) -> Iterator[Api]:
     """pipelines/serve.sh until its worker is there; ended with Ctrl-C."""
     shutil.copytree(PROJECT / "pipelines", root / "pipelines", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(PROJECT / "prefect.yaml", root)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
     variables = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    variables |= {"PREFECT_SERVER_API_PORT": port, "PREFECT_HOME": str(root / "home")}
+    variables |= {"PREFECT_SERVER_API_PORT": port, "PREFECT_HOME": str(root / "home"), "CUDA_VISIBLE_DEVICES": "3"}
     variables |= {"PREFECT_WORKER_QUERY_SECONDS": "1"}
     variables["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     with (root / "serve.log").open("w+b") as log:
@@ -48,19 +51,57 @@ def served(root: Path) -> Iterator[Api]:
         httpx.get(f"http://127.0.0.1:{port}/api/health")
 
 
-def test_runs_and_is_cancelled_from_the_ui(tmp_path: Path, toy: Callable[..., Toy]) -> None:
+def assert_what_is_set_in_the_ui_is_kept(server: Api, deployment: str) -> None:
+    """Deploying anew keeps parameters and schedules, and the server makes runs of the schedule."""
+    hour = (datetime.now(UTC).hour + 12) % 24  # not during this test
+    daily = [{"schedule": {"cron": f"0 {hour} * * *"}, "slug": "daily", "active": True}]
+    server.ask("POST", f"deployments/{deployment}/schedules", json=daily)
+    server.ask("PATCH", f"deployments/{deployment}", json={"parameters": {"targets": ["a"]}})
+    with temporary_settings({PREFECT_API_URL: server.url}):
+        assert deploy() == ["other", "tiny"]
+    again = server.get("deployments/name/pipeline/tiny")
+    assert again["id"] == deployment and again["parameters"] == {"targets": ["a"]}
+    assert [schedule["slug"] for schedule in again["schedules"]] == ["daily"]
+    upcoming = {"deployment_id": {"any_": [deployment]}, "state": {"type": {"any_": ["SCHEDULED"]}}}
+    for _ in eventually():
+        if server.post("flow_runs/filter", flow_runs=upcoming):
+            break
+
+
+def test_runs_queues_and_is_cancelled_from_the_ui(tmp_path: Path, toy: Callable[..., Toy]) -> None:
     repository = toy(train_a=[])
+    (tmp_path / "presets").mkdir()
+    preset = {"compute": {"workers": 1}, "datasets": {"digits": {"source": "digits"}}, "imports": {}}
+    for name in ("tiny", "other"):
+        (tmp_path / "presets" / f"{name}.yaml").write_text(f"# The {name} one.\n" + yaml.safe_dump(preset))
+
     with served(tmp_path) as server:
-        deployment = server.get("deployments/name/pipeline/local")["id"]
-        parameters = {"preset": "tiny", "overrides": {"models.digits.rate": 1e-05, "note": "x"}, "targets": ["train"]}
-        run = server.post(f"deployments/{deployment}/create_flow_run", parameters=parameters)["id"]
+        tiny, other = (server.get(f"deployments/name/pipeline/{name}") for name in ("tiny", "other"))
+        assert tiny["parameters"] == {"preset": "tiny", "gpus": 1} and tiny["tags"] == ["small"]
+        assert tiny["description"].startswith("The tiny one.\n")
+        assert "cpu_slots" in tiny["parameter_openapi_schema"]["properties"]
+
+        parameters = {"overrides": {"models.digits.rate": 1e-05, "note": "x"}, "targets": ["train"]}
+        repository.parameters(seconds=3.0)
+        run = server.post(f"deployments/{tiny['id']}/create_flow_run", parameters=parameters)["id"]
+        soon = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
+        scheduled = {"type": "SCHEDULED", "state_details": {"scheduled_time": soon}}
+        later = server.post(f"deployments/{other['id']}/create_flow_run", state=scheduled)["id"]
         assert server.finished(run)["message"] == "1 executed"
         assert server.outcomes(run) == {"train@a": "executed"}
+        assert (repository.record("a") or {})["env"]["CUDA_VISIBLE_DEVICES"] == "3"
+        assert server.finished(later)["message"] == "1 cached"
         asked = (tmp_path / "cli.log").read_text().splitlines()
-        assert asked == ["preset tiny", "set models.digits.rate=1e-05 note=x", "prune"]
+        assert asked == [
+            "preset tiny", "set models.digits.rate=1e-05 note=x", "prune",
+            "preset other --force", "prune",
+        ]  # fmt: skip
+        assert server.get(f"flow_runs/{run}")["end_time"] <= server.get(f"flow_runs/{later}")["start_time"]
 
-        repository.seconds(600)
-        run = server.post(f"deployments/{deployment}/create_flow_run", parameters={"gpus": 1})["id"]
+        assert_what_is_set_in_the_ui_is_kept(server, tiny["id"])
+
+        repository.parameters(seconds=600)
+        run = server.post(f"deployments/{other['id']}/create_flow_run", parameters={"preset": None})["id"]
         for _ in eventually():
             if repository.alive("a"):
                 break
@@ -70,4 +111,16 @@ def test_runs_and_is_cancelled_from_the_ui(tmp_path: Path, toy: Callable[..., To
                 break
         assert (tmp_path / "a.checkpoint").exists()
         assert server.finished(run)["type"] == "CANCELLED"
-        assert server.get("v2/concurrency_limits/gpu")["active_slots"] == 0
+        assert server.active_slots("3") == 0
+
+
+def test_every_preset_has_a_tag_and_a_description() -> None:
+    tags = {}
+    for path in (PROJECT / "presets").glob("*.yaml"):
+        text = path.read_text()
+        assert text.startswith("# ")
+        tags[path.stem] = kind(yaml.safe_load(text))
+    assert all(tag == "small" for name, tag in tags.items() if name.endswith("-small"))
+    assert {name: tags[name] for name in ("digits", "table2", "upsample_cond_500K")} == {
+        "digits": "small", "table2": "full", "upsample_cond_500K": "import"
+    }  # fmt: skip

@@ -4,21 +4,29 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from copy import deepcopy
 from itertools import combinations
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
+from prefect import get_client
 from prefect.concurrency.sync import concurrency
 
 from pipelines.flow import pipeline
+from pipelines.slots import limit_of
 from pipelines.stages import Stages, Stopped
+from tests.conftest import Project, tiny_params
 from tests.pipelines.conftest import PROJECT, Api, Toy, eventually, flow_run_id
 
 pytestmark = pytest.mark.tools
 MakeToy = Callable[..., Toy]
+# of train@w and surrogate@x, with two workers each
+TWO_TRAININGS = {"compute": {"workers": 2}, "surrogates": {"x": {"kind": "low_resolution"}}}
 
 
 def test_runs_the_graph_in_order_and_then_nothing(server: Api, toy: MakeToy) -> None:
@@ -60,35 +68,102 @@ def test_a_failure_stops_only_what_depends_on_it(server: Api, toy: MakeToy) -> N
 
 def test_the_first_failure_can_end_the_run(server: Api, toy: MakeToy) -> None:
     toy(broken=[], c=[])
-    state = pipeline(keep_going=False, max_workers=1, return_state=True)
+    state = pipeline(keep_going=False, cpu_slots=1, return_state=True)
     assert state.is_failed()
     assert server.outcomes(flow_run_id(state)) == {"broken": "failed", "c": "not run"}
 
 
-def test_gpu_stages_share_what_there_is(server: Api, toy: MakeToy, monkeypatch: pytest.MonkeyPatch) -> None:
-    repository = toy(seconds=1.0, train_x=[], surrogate_y=[], sample_z=[])
+def test_a_training_takes_a_gpu_for_each_worker(server: Api, toy: MakeToy, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = toy(train_w=[], surrogate_x=[], likelihood_y=[], sample_z=[])
+    repository.parameters(seconds=1.0, **TWO_TRAININGS)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6,7")
-    assert pipeline(gpus=2, max_workers=3, return_state=True).is_completed()
-    records = [repository.record(stage) or {} for stage in "xyz"]
-    assert {record["env"]["CUDA_VISIBLE_DEVICES"] for record in records} == {"4,6", "5,7"}
-    for one, other in combinations(records, 2):
+    assert pipeline(gpus=3, cpu_slots=1, return_state=True).is_completed()
+    records = [repository.record(stage) or {} for stage in "wxyz"]
+    seen = [set(record["env"]["CUDA_VISIBLE_DEVICES"].split(",")) for record in records]
+    assert [len(devices) for devices in seen] == [2, 2, 1, 1] and set.union(*seen) <= {"4", "5", "6"}
+    for (one, its), (other, others) in combinations(zip(records, seen, strict=True), 2):
         apart = one["end"] <= other["start"] or other["end"] <= one["start"]
-        assert apart or one["env"]["CUDA_VISIBLE_DEVICES"] != other["env"]["CUDA_VISIBLE_DEVICES"]
-    assert "CUDA_VISIBLE_DEVICES" in (pipeline(gpus=5, return_state=True).message or "")
+        assert apart or not its & others
+    assert [server.active_slots(device) for device in "456"] == [0, 0, 0]
 
 
-def test_refuses_before_any_stage_runs(server: Api, toy: MakeToy) -> None:
-    repository = toy(a=[])
+def test_a_training_on_cpus_takes_a_slot_for_each_worker(server: Api, toy: MakeToy) -> None:
+    repository = toy(train_w=[], surrogate_x=[], sample_y=[])
+    repository.parameters(seconds=1.0, **TWO_TRAININGS)
+    assert pipeline(cpu_slots=3, return_state=True).is_completed()
+    w, x, y = (repository.record(stage) or {} for stage in "wxy")
+    assert w["end"] <= x["start"] or x["end"] <= w["start"], "four workers in three slots"
+    assert y["start"] < max(w["end"], x["end"])
+    assert "CUDA_VISIBLE_DEVICES" not in w["env"]
+
+
+def test_refuses_before_any_stage_runs(server: Api, toy: MakeToy, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = toy(a=[], train_c=["a"])
     refused = pipeline(preset="nonesuch", return_state=True)
     assert refused.is_failed() and refused.message == "iddpm: preset 'nonesuch': there is none of that name"
     unknown = pipeline(targets=["b"], return_state=True)
-    assert unknown.message == "targets: there is no stage 'b'; there are a"
+    assert unknown.message == "targets: there is no stage 'b'; there are a, train@c"
+    repository.parameters(compute={"workers": 4})
+    too_large = pipeline(cpu_slots=3, return_state=True).message or ""
+    assert too_large.startswith("compute.workers: train@c takes a slot for each of its 4 workers")
+    assert "cpu_slots is 3" in too_large
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    assert "flow's gpus is 2" in (pipeline(gpus=2, return_state=True).message or "")
+    missing = pipeline(gpus=3, return_state=True).message
+    assert missing == "gpus: 3 is more than the 2 that CUDA_VISIBLE_DEVICES=0,1 names"
     assert repository.record("a") is None
+
+
+def test_a_preset_replaces_what_a_flow_wrote_but_no_edits(server: Api, toy: MakeToy) -> None:
+    repository = toy(a=[])
+    for edit in ("", "", "# by hand"):
+        with (repository.root / "params.yaml").open("a") as parameters:
+            parameters.write(edit)
+        assert pipeline(preset="tiny", return_state=True).is_completed()
+    asked = (repository.root / "cli.log").read_text().splitlines()
+    assert [line for line in asked if "preset" in line] == ["preset tiny", "preset tiny --force", "preset tiny"]
+
+
+def test_two_runs_in_one_folder_take_turns(server: Api, toy: MakeToy) -> None:
+    repository = toy(a=[])
+    (repository.root / "work").mkdir()
+    lock = FileLock(repository.root / "work" / "pipeline.lock")
+    with lock, running_flow(repository.root, PREFECT_API_URL=server.url) as flow:
+        for _ in eventually():
+            if "Waiting for another flow run" in (repository.root / "flow.log").read_text():
+                break
+        assert not (repository.root / "cli.log").exists() and repository.record("a") is None
+        lock.release()
+        assert flow.wait(60) == 0
+    assert repository.record("a")
+
+
+def test_a_second_run_does_only_what_failed(server: Api, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the real stages: the training of one of two models diverges."""
+    parameters = tiny_params() | {"evaluations": {}}
+    parameters["models"]["steep"] = deepcopy(parameters["models"]["digits"])
+    parameters["models"]["steep"]["training"] |= {"learning_rate": 1e30, "nonfinite_limit": 2}
+    parameters["samplings"] = {"steep": {"model": "steep", "steps": 5, "count": 20}}
+    project.write(parameters)
+    monkeypatch.chdir(project.root)
+
+    first = pipeline(targets=["train", "sample"], return_state=True)
+    assert "train@steep failed: iddpm: training: 2 steps in a row had a non-finite gradient" in (first.message or "")
+    assert server.outcomes(flow_run_id(first)) == {
+        "shard@digits": "executed", "train@digits": "executed", "train@steep": "failed", "sample@steep": "not run"
+    }  # fmt: skip
+
+    mended = {"models.steep.training.learning_rate": 1e-3}
+    second = pipeline(targets=["train", "sample"], overrides=mended, return_state=True)
+    assert second.is_completed(), second.message
+    assert server.outcomes(flow_run_id(second)) == {
+        "shard@digits": "cached", "train@digits": "cached", "train@steep": "executed", "sample@steep": "executed"
+    }  # fmt: skip
 
 
 def test_every_parameter_is_explained_in_the_ui() -> None:
     fields = pipeline.parameters.properties
-    assert list(fields) == ["preset", "force", "overrides", "targets", "gpus", "max_workers", "keep_going"]
+    assert list(fields) == ["preset", "force", "overrides", "targets", "gpus", "cpu_slots", "keep_going"]
     assert all(field.get("description") for field in fields.values())
 
 
@@ -114,19 +189,16 @@ def latest_run(server: Api) -> str:
     return str(server.post("flow_runs/filter", sort="START_TIME_DESC", limit=1)[0]["id"])
 
 
-def slots(server: Api) -> int:
-    return int(server.get("v2/concurrency_limits/gpu")["active_slots"])
-
-
 @pytest.mark.parametrize("how", ["ctrl-c", "terminate", "cancel", "kill"])
 def test_the_end_of_the_flow_is_the_end_of_its_stages(server: Api, toy: MakeToy, how: str) -> None:
     repository = toy(seconds=600, train_a=[])
     gpus = "0" if how == "kill" else "1"  # the slot of a killed flow is free only when its lease has run out
-    with running_flow(repository.root, "--gpus", gpus, PREFECT_API_URL=server.url) as flow:
+    environment = {"PREFECT_API_URL": server.url, "CUDA_VISIBLE_DEVICES": how}
+    with running_flow(repository.root, "--gpus", gpus, **environment) as flow:
         for _ in eventually():
             if repository.alive("a"):
                 break
-        assert slots(server) == int(gpus)
+        assert how == "kill" or server.active_slots(how) == 1
         run = latest_run(server)
         if how == "ctrl-c":
             os.killpg(flow.pid, signal.SIGINT)
@@ -142,8 +214,8 @@ def test_the_end_of_the_flow_is_the_end_of_its_stages(server: Api, toy: MakeToy,
     for _ in eventually():  # a torn file would make dvc refuse all later runs
         if (repository.root / ".dvc" / "tmp" / "rwlock").read_text() == "{}":
             break
-    assert slots(server) == 0
     if how != "kill":
+        assert server.active_slots(how) == 0
         assert server.finished(run)["type"] == ("CANCELLED" if how == "cancel" else "CRASHED")
 
 
@@ -163,14 +235,20 @@ def test_a_stage_that_does_not_listen_is_killed(toy: MakeToy, monkeypatch: pytes
             break
 
 
-def test_a_flow_that_waits_for_a_gpu_can_be_stopped(server: Api, toy: MakeToy) -> None:
-    repository = toy(a=[], train_waiting=["a"])
-    assert pipeline(targets=["a"], gpus=1, return_state=True).is_completed()
-    with concurrency("gpu"), running_flow(repository.root, "--gpus", "1", PREFECT_API_URL=server.url) as flow:
+def test_a_training_waits_for_all_its_gpus_and_takes_none(server: Api, toy: MakeToy) -> None:
+    repository = toy(train_waiting=[])
+    repository.parameters(compute={"workers": 2})
+    environment = {"PREFECT_API_URL": server.url, "CUDA_VISIBLE_DEVICES": "free,busy"}
+    with get_client(sync_client=True) as client:
+        client.upsert_global_concurrency_limit_by_name(limit_of("busy"), 1)
+    with concurrency(limit_of("busy")), running_flow(repository.root, "--gpus", "2", **environment) as flow:
         for _ in eventually():
             begun = server.post("task_runs/filter", task_runs={"name": {"any_": ["train@waiting"]}})
             if begun and begun[0]["state_type"] == "RUNNING":
                 break
+        for _ in range(20):  # it asks more than once meanwhile
+            assert server.active_slots("free") == 0
+            time.sleep(0.2)
         flow.send_signal(signal.SIGTERM)
         assert flow.wait(30) == 143
     assert repository.record("waiting") is None

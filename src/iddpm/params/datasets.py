@@ -51,8 +51,8 @@ class PhotosDataset(_Dataset):
 
     source: Literal[Source.PHOTOS]
     size: int = Field(ge=4, le=128, description="Pixels of a side.")
-    train_crops: int = Field(4000, ge=1, description="Crops from the left four fifths of the photographs.")
-    test_crops: int = Field(500, ge=1, description="Crops from the right fifth, which no training crop touches.")
+    train_crops: int = Field(4000, ge=1, description="Crops from the left and the right two fifths of the photographs.")
+    test_crops: int = Field(500, ge=1, description="Crops from the middle fifth, which no training crop touches.")
 
 
 class Cifar10Dataset(_Dataset):

@@ -1,20 +1,29 @@
 """Finished models beyond the pipeline: into the MLflow registry, and from there or from a folder into pictures."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from iddpm.checks import load_params
 from iddpm.errors import UserError
 from iddpm.evaluation.grid import image_grid
-from iddpm.params import Device
-from iddpm.stages.compare import read_evaluation
+from iddpm.params import Cascade, Device, Sampling
 from iddpm.stages.context import fingerprint, git_commit
 from iddpm.stages.draw import draw_images
+from iddpm.stages.measurements import current_evaluation, sample_entry
 from iddpm.stages.models import DiffusionModel, Images, Labels
-from iddpm.tracking import predict, register
+from iddpm.stages.results import gather_results
+from iddpm.tracking import MODEL_DEFAULTS, predict, register, register_results
 from iddpm.training.checkpoint import open_checkpoint
+
+
+class Registered(NamedTuple):
+    """What was done, and what could not be: lines for the user."""
+
+    done: list[str]
+    left_out: list[str]
 
 
 def register_model(root: Path, model: str, name: str, alias: str, evaluation: str | None, metric: str | None) -> str:
@@ -30,6 +39,17 @@ def register_model(root: Path, model: str, name: str, alias: str, evaluation: st
     return str(register(folder, name, alias, scores, protocol, lineage, root, metric).version)
 
 
+def register_everything(root: Path, name: str) -> Registered:
+    """Register every finished model and cascade with all its scores as versions of `name`.
+
+    UserError when there is nothing to register; what is missing or outdated is left out and told.
+    """
+    results, problems = gather_results(root)
+    if not results:
+        raise UserError("\n".join(problems) or "params.yaml: no models, which could be registered")
+    return Registered(register_results(results, name, root), problems)
+
+
 def _scores(root: Path, model: str, evaluation: str | None) -> tuple[dict[str, float], dict[str, Any]]:
     """Scores and the part of the protocol that two models must share to be compared.
 
@@ -40,17 +60,13 @@ def _scores(root: Path, model: str, evaluation: str | None) -> tuple[dict[str, f
     params = load_params(root / "params.yaml")
     if evaluation not in params.evaluations:
         raise UserError(f"--evaluation {evaluation}: not in evaluations ({', '.join(params.evaluations)})")
-    samples = params.evaluations[evaluation].samples
-    if samples in params.cascades:
-        scored, snapshot = params.cascades[samples].upsampler, None
-    else:
-        sampling = params.samplings.get(samples) or params.surrogate_samplings[samples]
-        scored, snapshot = sampling.model, sampling.checkpoint
+    entry = sample_entry(params, params.evaluations[evaluation].samples)
+    scored = entry.upsampler if isinstance(entry, Cascade) else entry.model
     if scored != model:
         raise UserError(f"--evaluation {evaluation}: scores model {scored}, not {model}")
-    if snapshot is not None:
+    if isinstance(entry, Sampling) and entry.checkpoint is not None:
         raise UserError(f"--evaluation {evaluation}: scores a snapshot of {model}, not the finished model")
-    evaluated = read_evaluation(root, evaluation)
+    evaluated = current_evaluation(root, params, evaluation)
     made_by = evaluated.about["samples"]["params"]
     shared = dict(evaluated.about["protocol"])
     shared["sampling"] = {
@@ -64,24 +80,23 @@ def draw_to_file(
     model: str,
     out: Path,
     count: int,
-    steps: str,
-    sampler: str,
-    eta: float,
-    seed: int,
     label: int | None,
     device: Device,
+    asked: Mapping[str, str | int | float],
 ) -> None:
     """Draw from a model folder, or from the registry when `model` is models:/NAME@ALIAS.
 
-    A model of the registry chooses its device itself.
+    `asked` has those of steps, sampler, eta and seed that the model's own shall not be. A model of the registry
+    chooses its device itself.
     """
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"{out}: name a .png picture or an .npz file of samples")
     labels = None if label is None else np.full(count, label, dtype=np.int64)
     if model.startswith("models:/"):
-        images = _draw_registered(root, model, labels, count, sampler, steps, seed, eta)
+        images = _draw_registered(root, model, labels, count, asked)
     else:
-        images = draw_images(DiffusionModel(Path(model), device=device), labels, count, sampler, steps, seed, eta)
+        settings: dict[str, Any] = dict(MODEL_DEFAULTS) | dict(asked)
+        images = draw_images(DiffusionModel(Path(model), device=device), labels, count, **settings)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
         np.savez(out, arr_0=images)
@@ -90,11 +105,10 @@ def draw_to_file(
 
 
 def _draw_registered(
-    root: Path, model: str, labels: Labels | None, count: int, sampler: str, steps: str, seed: int, eta: float
+    root: Path, model: str, labels: Labels | None, count: int, asked: Mapping[str, str | int | float]
 ) -> Images:
     import pandas as pd
 
     rows = pd.DataFrame({"label": np.full(count, -1, dtype=np.int64) if labels is None else labels})
-    asked = {"steps": steps, "sampler": str(sampler), "seed": seed, "eta": eta}
     images: Images = predict(model, rows, asked, root)
     return images

@@ -7,17 +7,33 @@ from iddpm.tracking.connection import tracking_uri
 from iddpm.tracking.courier import Courier
 from iddpm.tracking.delivery import deliver, deliver_pending
 from iddpm.tracking.record import Pipeline, RunRecord
-from iddpm.tracking.registry import HIGHER_IS_BETTER, load, predict, register
+from iddpm.tracking.registry import (
+    HIGHER_IS_BETTER,
+    MODEL_DEFAULTS,
+    Package,
+    copy_model,
+    load,
+    predict,
+    register,
+)
+from iddpm.tracking.results import Measured, Result, Score, register_results
 
 __all__ = [
     "HIGHER_IS_BETTER",
+    "MODEL_DEFAULTS",
     "Courier",
+    "Measured",
+    "Package",
     "Pipeline",
+    "Result",
     "RunRecord",
+    "Score",
+    "copy_model",
     "deliver",
     "deliver_pending",
     "load",
     "predict",
     "register",
+    "register_results",
     "tracking_uri",
 ]

@@ -1,12 +1,15 @@
 """Publishing a finished model: weights and code without pickle, a scored version, a guarded alias."""
 
 import json
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import iddpm
 from iddpm.errors import UserError
@@ -25,7 +28,12 @@ if TYPE_CHECKING:
     from mlflow.pyfunc import PyFuncModel
 
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
-REQUIREMENTS = ("torch", "numpy", "safetensors", "pydantic", "webdataset", "ruamel.yaml")
+REQUIREMENTS = (
+    "torch", "numpy", "scipy", "safetensors", "pydantic", "webdataset", "Pillow", "ruamel.yaml", "PyYAML", "filelock",
+    "psutil",
+)  # fmt: skip
+"""Of the served code, as imported for drawing; pandas comes with mlflow."""
+
 HIGHER_IS_BETTER = {
     "frechet_distance": False,
     "frechet_distance_infinity": False,
@@ -37,7 +45,25 @@ HIGHER_IS_BETTER = {
     "coverage": True,
     "copies": False,
     "inception_score": True,
+    "psnr": True,
+    "ssim": True,
 }
+
+Kind = Literal["model", "cascade"]
+Defaults = Mapping[str, str | int | float]
+"""The parameters that `predict` takes, and what they are where a request leaves them out."""
+
+MODEL_DEFAULTS: Defaults = {"steps": "100", "sampler": "ancestral", "seed": 0, "eta": 0.0}
+
+
+@dataclass(frozen=True)
+class Package:
+    """What is served: `write` makes the folder with its weights, which the served code finds under its kind."""
+
+    kind: Kind
+    write: Callable[[Path], object]
+    defaults: Defaults
+    served_model: Path = SERVED_MODEL
 
 
 def register(
@@ -62,8 +88,11 @@ def register(
         raise UserError(f"metric {metric}: choose one of {', '.join(HIGHER_IS_BETTER)}")
     if metric is not None and metric not in scores:
         raise UserError(f"metric {metric}: the model is scored by {', '.join(scores) or 'nothing'} only")
-    with _mlflow_errors_as_user_errors(root):
-        version = _publish(model_dir, name, scores, protocol, lineage, root, served_model)
+    with mlflow_errors_as_user_errors(root):
+        package = Package("model", partial(copy_model, model_dir), MODEL_DEFAULTS, served_model)
+        tags = {f"score.{score}": repr(value) for score, value in scores.items()}
+        tags["protocol"] = json.dumps(protocol, sort_keys=True)
+        version = publish(package, name, scores, lineage, tags, root)
         with tracking_lock(root):
             client, _ = connect(root)
             _promote(client, version, alias, scores, protocol, metric)
@@ -74,7 +103,7 @@ def load(name_or_uri: str, root: Path) -> "PyFuncModel":
     """The model `NAME@ALIAS`, `NAME/VERSION` or `NAME` (its champion); a leading `models:/` is allowed."""
     name, _, version = name_or_uri.removeprefix("models:/").partition("/")
     name, _, alias = name.partition("@")
-    with _mlflow_errors_as_user_errors(root):
+    with mlflow_errors_as_user_errors(root):
         with tracking_lock(root):
             client, _ = connect(root)
         from mlflow.artifacts import download_artifacts
@@ -90,12 +119,17 @@ def load(name_or_uri: str, root: Path) -> "PyFuncModel":
 def predict(name_or_uri: str, rows: Any, params: Mapping[str, Any], root: Path) -> Any:
     """What the registered model answers to a table; UserError when it refuses the request."""
     model = load(name_or_uri, root)
-    with _mlflow_errors_as_user_errors(root):
+    with mlflow_errors_as_user_errors(root):
         return model.predict(rows, params=dict(params))
 
 
+def copy_model(folder: Path, to: Path) -> None:
+    """A finished model as it is published: without the snapshots of its training."""
+    shutil.copytree(folder, to, ignore=shutil.ignore_patterns("snapshots"))
+
+
 @contextmanager
-def _mlflow_errors_as_user_errors(root: Path) -> Iterator[None]:
+def mlflow_errors_as_user_errors(root: Path) -> Iterator[None]:
     prepare_environment()
     from mlflow.exceptions import MlflowException
 
@@ -107,49 +141,46 @@ def _mlflow_errors_as_user_errors(root: Path) -> Iterator[None]:
         raise UserError(f"{shown_uri(root)}: {short_reason(error)}") from error
 
 
-def _publish(
-    model_dir: Path,
+def publish(
+    package: Package,
     name: str,
-    scores: Mapping[str, float],
-    protocol: Mapping[str, Any],
+    metrics: Mapping[str, float],
     lineage: Mapping[str, str],
+    tags: Mapping[str, str],
     root: Path,
-    served_model: Path,
 ) -> "ModelVersion":
-    """A run that holds the model's files, and a registered version that points to it."""
+    """A run that holds files and metrics, and a registered version that points to it; both have the lineage."""
     with tracking_lock(root):
         client, experiment = connect(root)
     with tempfile.TemporaryDirectory() as scratch:
-        files = Path(scratch) / "model"
-        _save(files, model_dir, served_model)
+        _save(Path(scratch) / "saved", package, Path(scratch) / package.kind)
         run = client.create_run(experiment, tags=dict(lineage), run_name=f"register {name}").info
-        client.log_artifacts(run.run_id, str(files), "model")
-    for score, value in scores.items():
-        client.log_metric(run.run_id, score, value)
+        client.log_artifacts(run.run_id, str(Path(scratch) / "saved"), "model")
+    for metric, value in metrics.items():
+        client.log_metric(run.run_id, metric, value)
     client.set_terminated(run.run_id)
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    tags = {**lineage, **{f"score.{score}": repr(value) for score, value in scores.items()}}
-    tags["protocol"] = json.dumps(protocol, sort_keys=True)
-    return client.create_model_version(name, f"{run.artifact_uri}/model", run.run_id, tags)
+    return client.create_model_version(name, f"{run.artifact_uri}/model", run.run_id, {**lineage, **tags})
 
 
-def _save(path: Path, model_dir: Path, served_model: Path) -> None:
+def _save(path: Path, package: Package, weights: Path) -> None:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
     from mlflow.models import ModelSignature
     from mlflow.pyfunc import save_model
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 
-    params = {"steps": "100", "sampler": "ancestral", "seed": 0, "eta": 0.0}
-    types = {"steps": "string", "sampler": "string", "seed": "long", "eta": "double"}
+    package.write(weights)
+    types: dict[type, str] = {str: "string", int: "long", float: "double"}
+    params = dict(package.defaults)
     signature = ModelSignature(
         inputs=Schema([ColSpec("long", "label")]),
-        params=ParamSchema([ParamSpec(key, types[key], default) for key, default in params.items()]),
+        params=ParamSchema([ParamSpec(key, types[type(default)], default) for key, default in params.items()]),
     )
     save_model(
         path,
-        python_model=str(served_model),
-        artifacts={"model": str(model_dir)},
+        python_model=str(package.served_model),
+        artifacts={package.kind: str(weights)},
         code_paths=[str(Path(iddpm.__file__).parent)],
         signature=signature,
         input_example=(pd.DataFrame({"label": [-1, -1]}), params),

@@ -1,5 +1,6 @@
-"""The model as MLflow serves it, which runs this file: one row of the input is one image."""
+"""A model or a cascade as MLflow serves it, which runs this file: one row of the input is one image."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +15,25 @@ from iddpm.errors import UserError
 UNCHOSEN = -1  # the label of a row that leaves the class to the model
 
 
-class DiffusionModel(PythonModel):  # type: ignore[misc,unused-ignore]
+class ServedModel(PythonModel):  # type: ignore[misc,unused-ignore]
     """Draws images: uint8 [N, H, W, C] for a table of N rows with the column `label` (-1: any class)."""
 
     def load_context(self, context: Any) -> None:
-        from iddpm.stages import draw, models
+        if "cascade" in context.artifacts:
+            from iddpm.stages.cascade_model import CascadeModel
 
-        self._draw = draw.draw_images
-        self._model = models.DiffusionModel(Path(context.artifacts["model"]))
+            self._draw = CascadeModel(Path(context.artifacts["cascade"])).draw
+        else:
+            from iddpm.stages import draw, models
+
+            self._draw = partial(draw.draw_images, models.DiffusionModel(Path(context.artifacts["model"])))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
         labels = model_input["label"].to_numpy(np.int64)
-        asked = params or {}
         try:
-            return self._draw(
-                self._model,
-                None if (labels == UNCHOSEN).all() else labels,
-                count=len(model_input),
-                sampler=asked["sampler"],
-                steps=asked["steps"],
-                seed=asked["seed"],
-                eta=asked["eta"],
-            )
+            return self._draw(None if (labels == UNCHOSEN).all() else labels, count=len(model_input), **(params or {}))
         except UserError as error:  # answered with status 400 instead of 500
             raise MlflowException.invalid_parameter_value(str(error)) from error
 
 
-set_model(DiffusionModel())
+set_model(ServedModel())

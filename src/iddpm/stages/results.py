@@ -1,0 +1,158 @@
+"""What a pipeline has to register: its finished models and cascades, each with all that was measured of it."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from iddpm.errors import UserError
+from iddpm.params import Cascade, SurrogateSampling
+from iddpm.stages.cascade_model import RECIPE, SURROGATE, Entries, request_defaults, stage_names, write_recipe
+from iddpm.stages.context import GROUPS, Stage, fingerprint, git_commit
+from iddpm.stages.measurements import (
+    Measurement,
+    best_measured,
+    made,
+    measured_likelihoods,
+    measured_reconstructions,
+    measured_samples,
+    require,
+    sample_entry,
+)
+from iddpm.stages.sample import model_folder
+from iddpm.tracking import MODEL_DEFAULTS, Package, Result, copy_model
+from iddpm.training.checkpoint import Checkpoint, open_checkpoint
+
+MODEL_STAGES = ("train", "import", "mix")
+
+
+class Gathered(NamedTuple):
+    """Results that are complete and up to date, and a line for each that is not: which stage makes it so."""
+
+    results: list[Result]
+    problems: list[str]
+
+
+def gather_results(root: Path) -> Gathered:
+    """Of every model, import, mixture and cascade of params.yaml; cascades that differ in their seeds are one."""
+    pipeline = _Pipeline(root)
+    makers = [partial(pipeline.model, name) for kind in MODEL_STAGES for name in pipeline.entries(kind)]
+    cascades: dict[str, list[str]] = {}
+    for name in pipeline.params.cascades:
+        cascades.setdefault(json.dumps(made(pipeline.params, name), sort_keys=True), []).append(name)
+    makers += [partial(pipeline.cascade, names) for names in cascades.values()]
+    results, problems = list[Result](), list[str]()
+    for make in makers:
+        try:
+            results.append(make())
+        except UserError as error:
+            problems.append(str(error))
+    return Gathered(results, list(dict.fromkeys(problems)))  # a cascade names a missing base model again
+
+
+class _Pipeline:
+    """The outputs under a project's root, as its params.yaml names them."""
+
+    def __init__(self, root: Path) -> None:
+        self.root, self.stage = root, Stage("report", "", root)
+        self.params = self.stage.params
+        lock = root / "dvc.lock"
+        self.commit = {"git_commit": git_commit(root), "dvc_lock_sha256": fingerprint(lock) if lock.exists() else ""}
+
+    def entries(self, kind: str) -> Mapping[str, Any]:
+        """Those that stages of this kind run over."""
+        group: Mapping[str, Any] = getattr(self.params, GROUPS[kind])
+        return group
+
+    def model(self, name: str) -> Result:
+        """UserError for a model or measurement that is missing, damaged or outdated."""
+        checkpoint = self._trained(name, f"runs/models/{name}")
+        samplings = [*self.params.samplings.items(), *self.params.surrogate_samplings.items()]
+        samples = [key for key, entry in samplings if entry.model == name and entry.checkpoint is None]
+        architecture = _architecture(checkpoint)
+        low_size = (architecture["upsampling"] or {}).get("low_size")
+        pixels = {"pixels": _pixels(checkpoint), "low_size": low_size}
+        measurements = [
+            *measured_samples(self.root, self.params, samples, _pixels(checkpoint)),
+            *measured_likelihoods(self.root, self.params, name, pixels),
+            *measured_reconstructions(self.root, self.params, name),
+        ]
+        package = Package("model", partial(copy_model, checkpoint.path), MODEL_DEFAULTS)
+        return self._result(name, package, {"model": checkpoint}, measurements, {})
+
+    def cascade(self, names: list[str]) -> Result:
+        """Of cascades that differ in seeds alone, which are published as the first of them. UserError likewise."""
+        entries = self._chain(names[0])
+        models = {
+            part: self._trained(entry.upsampler, f"runs/models/{entry.upsampler}")
+            if isinstance(entry, Cascade)
+            else self._trained(entry.model, model_folder(entry))
+            for part, entry in zip(stage_names(entries), entries, strict=True)
+        }
+        if isinstance(entries[0], SurrogateSampling):
+            models[SURROGATE] = self._surrogate(entries[0].surrogate)
+        recipe = json.dumps([entry.model_dump(mode="json") for entry in entries])
+        pixels = _pixels(models[stage_names(entries)[-1]])
+        measurements = list(measured_samples(self.root, self.params, names, pixels))
+        package = Package("cascade", partial(_write_cascade, entries, models), request_defaults(entries))
+        return self._result(names[0], package, models, measurements, {RECIPE: _sha256(recipe)})
+
+    def _chain(self, name: str) -> Entries:
+        """The cascade of that name and what is below it, the sampling of the base model first."""
+        entry = sample_entry(self.params, name)
+        return [*self._chain(entry.samples), entry] if isinstance(entry, Cascade) else [entry]
+
+    def _trained(self, name: str, folder: str) -> Checkpoint:
+        kind = next(kind for kind in MODEL_STAGES if name in self.entries(kind))
+        checkpoint = open_checkpoint(require(self.root, folder, f"{kind}@{name}"))
+        self.stage.refuse_other_model(name, checkpoint)
+        return checkpoint
+
+    def _surrogate(self, name: str) -> Checkpoint:
+        checkpoint = open_checkpoint(require(self.root, f"runs/surrogates/{name}", f"surrogate@{name}"))
+        self.stage.refuse_other_parameters("surrogates", name, checkpoint)
+        return checkpoint
+
+    def _result(
+        self,
+        name: str,
+        package: Package,
+        models: Mapping[str, Checkpoint],
+        measurements: list[Measurement],
+        recipe: dict[str, str],
+    ) -> Result:
+        manifests = {part: fingerprint(checkpoint.path) for part, checkpoint in models.items()}
+        lineage = self.commit | {f"{part}_manifest_sha256": sha256 for part, sha256 in manifests.items()}
+        for part, checkpoint in models.items():
+            lineage[f"{part}_dataset_card_sha256"] = _sha256(json.dumps(checkpoint.about["card"], sort_keys=True))
+            lineage[f"{part}_params"] = json.dumps(checkpoint.about["params"])
+        scores = {f"{one.name}/{score}": value for one in measurements for score, value in one.values.items()}
+        return Result(name, package, manifests | recipe, scores, best_measured(measurements), lineage)
+
+
+def _write_cascade(entries: Entries, models: Mapping[str, Checkpoint], folder: Path) -> None:
+    folder.mkdir()
+    for part, checkpoint in models.items():
+        copy_model(checkpoint.path, folder / part)
+    write_recipe(folder, entries)
+
+
+def _architecture(checkpoint: Checkpoint) -> dict[str, Any]:
+    """As written, of a mixture that of its middle."""
+    about = checkpoint.about
+    architecture: dict[str, Any] = (
+        about["architectures"]["middle"] if "architectures" in about else about["architecture"]
+    )
+    return architecture
+
+
+def _pixels(checkpoint: Checkpoint) -> int:
+    """Of a side of its images."""
+    size: int = _architecture(checkpoint)["size"] or checkpoint.about["card"]["size"]
+    return size
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,173 @@
+"""All results of a pipeline in the registry: a version for each finished model, an alias for the best of each score."""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from iddpm.tracking.connection import connect, tracking_lock
+from iddpm.tracking.registry import HIGHER_IS_BETTER, Package, mlflow_errors_as_user_errors, publish
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities.model_registry import ModelVersion
+
+BEST = "best-"
+"""Aliases that begin so belong to `register_results`, where they are of its versions."""
+CONTENT, RESULT, MEASURED = "content_sha256", "result", "measured"
+"""Tags of a version."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """The best that a model reached: the mean over `of`, keys of params.yaml that differ in their seed alone.
+
+    `score` is a key of HIGHER_IS_BETTER.
+    """
+
+    score: str
+    value: float
+    of: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Scores of one model by their titles (fd-lite0, recall-lite0, ...) under one protocol.
+
+    Scores of one title are compared where all of the protocol is equal. Its keys stand in the order in which they tell
+    protocols apart for a reader.
+    """
+
+    protocol: Mapping[str, Any]
+    scores: Mapping[str, Score]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished model, or a cascade, with all that was measured of it.
+
+    `name` is its key in params.yaml, `weights_sha256` the hash of each of its models, `scores` every value by
+    ENTRY/SCORE.
+    """
+
+    name: str
+    package: Package
+    weights_sha256: Mapping[str, str]
+    scores: Mapping[str, float]
+    measured: Sequence[Measured]
+    lineage: Mapping[str, str]
+
+    @property
+    def alias(self) -> str:
+        return f"{self.package.kind}-{self.name}"
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Of its version. The content is weights, what is done with them, and scores; not the state of the code."""
+        measured = json.dumps([asdict(one) for one in self.measured])
+        weights, defaults = dict(self.weights_sha256), dict(self.package.defaults)
+        content = json.dumps([self.alias, weights, defaults, dict(self.scores), measured], sort_keys=True)
+        scores = {f"score.{key.replace('/', '.')}": repr(value) for key, value in self.scores.items()}
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        return {RESULT: self.name, CONTENT: digest, MEASURED: measured} | scores
+
+
+class Best(NamedTuple):
+    """The version that holds the best of a score."""
+
+    version: "ModelVersion"
+    score: Score
+
+
+def register_results(results: Iterable[Result], name: str, root: Path) -> list[str]:
+    """Make every result a version of the registered model `name`, unless its content is one; what was done, in lines.
+
+    `model-NAME` or `cascade-NAME` is the version of that entry of params.yaml, `best-TITLE` the version with the best
+    score of that title among all versions there are. Where its versions were measured by several protocols there is an
+    alias for each, named after the settings that tell them apart.
+    """
+    lines = []
+    with mlflow_errors_as_user_errors(root):
+        with tracking_lock(root):
+            client, _ = connect(root)
+            known = {version.tags[CONTENT]: version for version in _versions(client, name)}
+        current: dict[str, ModelVersion] = {}
+        for result in results:
+            tags = result.tags
+            version = known.get(tags[CONTENT])
+            state = "already registered" if version else "registered"
+            version = version or publish(result.package, name, result.scores, result.lineage, tags, root)
+            current[result.alias] = version
+            lines.append(f"models:/{name}@{result.alias} is version {version.version}, {state}")
+        with tracking_lock(root):
+            best = best_versions(_versions(client, name))
+            holders = current | {alias: one.version for alias, one in best.items()}
+            lines += _set_aliases(client, name, {alias: str(version.version) for alias, version in holders.items()})
+        return lines + [_shown(name, alias, one) for alias, one in best.items()]
+
+
+def best_versions(versions: Iterable["ModelVersion"]) -> dict[str, Best]:
+    """Alias -> who holds it; of equal scores the older version."""
+    contenders: dict[str, dict[str, list[Best]]] = {}
+    protocols: dict[str, dict[str, Any]] = {}
+    for version in versions:
+        for one in json.loads(version.tags[MEASURED]):
+            alike = json.dumps(one["protocol"], sort_keys=True)
+            protocols[alike] = one["protocol"]
+            for title, score in one["scores"].items():
+                contenders.setdefault(title, {}).setdefault(alike, []).append(Best(version, Score(**score)))
+    best = {
+        re.sub(r"[^\w-]", "-", f"{BEST}{title}{suffix}"): min(ones, key=_rank)
+        for title, groups in contenders.items()
+        for suffix, ones in zip(_told_apart([protocols[alike] for alike in groups]), groups.values(), strict=True)
+    }
+    return dict(sorted(best.items()))
+
+
+def _rank(one: Best) -> tuple[float, int]:
+    sign = -1 if HIGHER_IS_BETTER[one.score.score] else 1
+    return sign * one.score.value, int(one.version.version)
+
+
+def _told_apart(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
+    """For each protocol the settings, as few as can be, in which it differs from the others; "" for a single one."""
+    suffixes = [""] * len(protocols)
+    for key in dict.fromkeys(key for protocol in protocols for key in protocol):
+        longer = [
+            f"{suffix}-{key}-{_short(protocol.get(key))}" for suffix, protocol in zip(suffixes, protocols, strict=True)
+        ]
+        if len(set(longer)) > len(set(suffixes)):
+            suffixes = longer
+    return suffixes
+
+
+def _short(value: object) -> str:
+    return value[:8] if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value) else str(value)
+
+
+def _versions(client: "MlflowClient", name: str) -> list["ModelVersion"]:
+    """Those that were registered here."""
+    return [version for version in client.search_model_versions(f"name = '{name}'") if CONTENT in version.tags]
+
+
+def _set_aliases(client: "MlflowClient", name: str, wanted: Mapping[str, str]) -> Iterator[str]:
+    """Make the aliases what is wanted; a line for each that is no more."""
+    held = {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
+    ours = {str(version.version) for version in _versions(client, name)}
+    for alias, version in wanted.items():
+        if held.get(alias) != version:
+            client.set_registered_model_alias(name, alias, version)
+    for alias, version in held.items():
+        if alias.startswith(BEST) and alias not in wanted and version in ours:
+            client.delete_registered_model_alias(name, alias)
+            yield f"models:/{name}@{alias} is gone: several protocols measure it now, each has an alias of its own"
+
+
+def _shown(name: str, alias: str, best: Best) -> str:
+    of = best.score.of
+    seeds = f", mean of {len(of)} seeds" if len(of) > 1 else ""
+    holder = f"version {best.version.version} ({best.version.tags[RESULT]})"
+    return f"models:/{name}@{alias} is {holder}: {best.score.value:.4g} of {of[0]}{seeds}"
