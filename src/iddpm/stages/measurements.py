@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from iddpm.errors import UserError
 from iddpm.params import FREE_AMONG_SEEDS, Cascade, Params, Sampling, Section
-from iddpm.stages.compare import Evaluated, read_evaluation
+from iddpm.stages.compare import read_evaluation
 from iddpm.stages.context import fingerprint, flatten
+from iddpm.stages.evaluated import Evaluated
 from iddpm.tracking import HIGHER_IS_BETTER, Measured, Score
 
 Json = dict[str, Any]

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from iddpm.data import ShardFolder, area_average, to_tensor
+from iddpm.data import ShardFolder, area_average, to_tensor, to_uint8
 from iddpm.errors import UserError
 from iddpm.evaluation.fidelity import Fidelity, fidelity
 from iddpm.evaluation.grid import enlarged, image_grid
 from iddpm.params import Reconstruction
 from iddpm.stages.batches import KeptBatches
 from iddpm.stages.context import Stage, running, say
-from iddpm.stages.draw import LowResolution, to_uint8
+from iddpm.stages.draw import LowResolution
 from iddpm.stages.models import DiffusionModel, Images, Labels
 from iddpm.stages.sample import about_drawing, draw_entry, open_progress, save_npz
 

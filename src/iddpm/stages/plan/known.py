@@ -7,9 +7,9 @@ import torch
 
 from iddpm.checks.references import named_model
 from iddpm.data import Card, known_card, open_source
+from iddpm.evaluation.features import FEATURE_NETWORKS
 from iddpm.params import Architecture, Params, Sampling, SnganSurrogate
 from iddpm.stages.context import GROUPS
-from iddpm.stages.evaluate import FEATURE_NETWORKS
 from iddpm.stages.inspect import count_network, count_unet
 from iddpm.stages.plan.features import FeatureCost, feature_cost
 from iddpm.stages.plan.memory import Parts, memory_of

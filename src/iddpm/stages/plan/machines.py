@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 import torch
 
+from iddpm.evaluation.features import FEATURE_NETWORKS
 from iddpm.params import Device
-from iddpm.stages.evaluate import FEATURE_NETWORKS
 from iddpm.stages.plan.known import Demand
 from iddpm.stages.plan.measure import Stopwatch
 from iddpm.stages.plan.startup import startup_seconds

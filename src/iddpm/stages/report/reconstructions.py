@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from iddpm.stages.context import Stage
+from iddpm.stages.evaluated import Json
 from iddpm.stages.report.blocks import Block, Cell, Column, Table, Text, number
-from iddpm.stages.report.gather import Json, Results
+from iddpm.stages.report.gather import Results
 from iddpm.stages.report.sections import gallery, taken_picture
 
 METHODS = {"": "upsampler", "bilinear_": "bilinear", "bicubic_": "bicubic"}

@@ -18,7 +18,8 @@ from iddpm.evaluation.scaling import CONFIDENCE, ScalingPoint, Study, scaling_st
 from iddpm.nets import count_blocks
 from iddpm.params import Architecture, ScalingMetric, ScalingStudy
 from iddpm.stages.context import Stage
-from iddpm.stages.report.gather import Evaluated, Json, Likelihood, Results
+from iddpm.stages.evaluated import Evaluated, Json
+from iddpm.stages.report.gather import Likelihood, Results
 from iddpm.training.build import build_network
 
 CSV_COLUMNS = (
@@ -104,7 +105,7 @@ def studied(stage: Stage, results: Results, name: str, entry: ScalingStudy) -> S
 def _of_evaluation(results: Results, one: Evaluated) -> Measured:
     model = one.sampling["model"]
     step = one.sampling.get("checkpoint") or _last_step(results, model)
-    value, error = one.values["frechet_distance"], None
+    value, error = one.scores["frechet_distance"], None
     if interval := one.intervals.get("frechet_distance"):
         error = (interval[1] - value) / REACH  # the lower end may have been cut off at 0
     return Measured(model, step, value, error)

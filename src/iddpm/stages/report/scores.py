@@ -1,6 +1,7 @@
 """The scores of samples: the summary, the tables and scores.csv."""
 
 import csv
+import math
 from collections.abc import Callable, Sequence
 from math import prod
 from pathlib import Path
