@@ -305,7 +305,7 @@ CASCADE = {
     "models.up": UP,
     "samplings.low": SAMPLING | {"model": "low"},
     "cascades.large": {"samples": "low", "upsampler": "up", "steps": 5},
-    "reconstructions.real": {"upsampler": "up", "dataset": "digits", "images": 10, "steps": 5},
+    "reconstructions.real": {"upsampler": "up", "dataset": "digits", "images": 10, "features": "pixels", "steps": 5},
 }
 PLAIN = {"network": MODEL["network"] | {"conditioning": "none"}}
 RELEASED = {"weights": "x.pt", "flags": "--large_size 64 --small_size 32 --num_channels 32 --diffusion_steps 20 "
@@ -316,7 +316,13 @@ PUBLIC = {
     "imports.released": RELEASED,
     "samplings.x": SAMPLING,
     "cascades.large": {"samples": "x", "upsampler": "released", "steps": 5},
-    "reconstructions.real": {"upsampler": "released", "dataset": "photos", "images": 10, "steps": 5},
+    "reconstructions.real": {
+        "upsampler": "released",
+        "dataset": "photos",
+        "images": 10,
+        "features": "lite0",
+        "steps": 5,
+    },
 }
 SMALL = HALF | {"size": 2, "network": HALF["network"] | {"channel_mult": [1]}}
 

@@ -164,7 +164,7 @@ def cascade_params(**changes: Any) -> dict[str, Any]:
     params["samplings"] = {"small": small}
     up = {"upsampler": "up", "steps": 3, "batch_size": SIZE_OF_BATCH, "augmentation": 0.125}
     params["cascades"] = {"large": up | {"samples": "small"}}
-    params["reconstructions"] = {"real": up | {"dataset": "digits", "images": IMAGES}}
+    params["reconstructions"] = {"real": up | {"dataset": "digits", "images": IMAGES, "features": "pixels"}}
     params["evaluations"] = {"large": params["evaluations"]["ancestral"] | {"samples": "large"}}
     params = json.loads(json.dumps(params))
     for key, value in changes.items():
@@ -259,6 +259,14 @@ class TestPipeline:
         expected = direct_psnr(bilinear(low_resolution(finished)), known)
         assert scores["bilinear_psnr"] == pytest.approx(expected, abs=0.02)  # ties may round to either side
         assert scores["bicubic_psnr"] != scores["bilinear_psnr"]
+        pixels = [images.reshape(IMAGES, -1) / 255.0 for images in (bilinear(low_resolution(finished)), known)]
+        own = ((pixels[0] - pixels[1]) ** 2).sum(1)
+        assert scores["bilinear_feature_distance"] == pytest.approx(own.mean(), abs=1e-3)
+        assert scores["bilinear_feature_distance_standard_error"] == pytest.approx(
+            own.std(ddof=1) / IMAGES**0.5, rel=0.01
+        )
+        means = [images.mean(0) for images in pixels]
+        assert scores["bilinear_frechet_distance"] > ((means[0] - means[1]) ** 2).sum()
         drawn = arrays(finished, "reconstructions/real")
         assert scores["psnr"] == pytest.approx(direct_psnr(drawn["arr_0"], known), abs=1e-3)
         _, labels = ShardFolder(finished.root / "data/shards/digits").read_split("test", IMAGES)

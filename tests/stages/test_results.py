@@ -67,7 +67,9 @@ def cascade_params() -> dict[str, Any]:
     evaluation = params["evaluations"]["ancestral"] | {"split": "test", "bootstrap": 0}
     params["evaluations"] = {name: evaluation | {"samples": name} for name in STAGES["evaluate"]}
     params["likelihoods"] = {"base": {"model": "base", "dataset": "digits", "images": 5}}
-    params["reconstructions"] = {"real": {"upsampler": "up", "dataset": "digits", "images": 5, "steps": 3}}
+    params["reconstructions"] = {
+        "real": {"upsampler": "up", "dataset": "digits", "images": 5, "features": "pixels", "steps": 3}
+    }
     result: dict[str, Any] = json.loads(json.dumps(params))
     return result
 

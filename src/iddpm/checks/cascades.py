@@ -6,6 +6,7 @@ from iddpm.checks.chains import check_eta, check_known_images, check_steps, chec
 from iddpm.checks.references import SAMPLE_GROUPS, Named, named_model, reference, sample_set
 from iddpm.data import known_card
 from iddpm.evaluation.fidelity import SMALLEST_SIZE
+from iddpm.evaluation.refusals import pixel_problems
 from iddpm.params import Cascade, Params, Reconstruction
 
 UPSAMPLER_GROUPS = ("models", "imports")
@@ -45,6 +46,8 @@ def check_reconstruction(path: str, reconstruction: Reconstruction, params: Para
     card = known_card(dataset)
     if upsampler is not None:
         yield from check_known_images(f"{path}.dataset", upsampler, card)
+        values = upsampler.size**2 * card.channels
+        yield from (f"{path}.{problem}" for problem in pixel_problems(reconstruction.features, values))
     available = card.counts.get(reconstruction.split, reconstruction.images)
     if reconstruction.images > available:
         split = f"{reconstruction.split} images of {reconstruction.dataset}"

@@ -9,9 +9,11 @@ from iddpm.params import Params
 
 
 def missing_files(params: Params, root: Path) -> Iterator[str]:
-    """One line per evaluation whose feature network lacks a file in the project's data/raw/features."""
-    for name, evaluation in params.evaluations.items():
+    """One line per use of a feature network that lacks a file in the project's data/raw/features."""
+    uses = {f"evaluations.{name}": evaluation.features for name, evaluation in params.evaluations.items()}
+    uses |= {f"reconstructions.{name}": entry.features for name, entry in params.reconstructions.items()}
+    for path, features in uses.items():
         try:
-            find_files(evaluation.features, root / FEATURE_NETWORKS)
+            find_files(features, root / FEATURE_NETWORKS)
         except UserError as error:
-            yield f"evaluations.{name}.features: {error}"
+            yield f"{path}.features: {error}"

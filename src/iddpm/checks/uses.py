@@ -163,7 +163,7 @@ def check_evaluation(path: str, evaluation: Evaluation, params: Params) -> Itera
 def _check_comparable(path: str, evaluation: Evaluation, samples: Counted, model: Named, card: Card) -> Iterator[str]:
     """The reference has the samples' size, or is averaged to it as it was for the training of a smaller model."""
     values = model.size**2 * card.channels
-    problems = [*pixel_problems(evaluation, values)]
+    problems = [*pixel_problems(evaluation.features, values)]
     # whether a module has classes is not known before it runs
     if evaluation.features in ("lite0", "inception") or (
         evaluation.features == PIXELS and card.classes and values <= SMALL

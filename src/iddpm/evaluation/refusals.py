@@ -31,9 +31,9 @@ def setting_problems(settings: ScoreSettings, samples: Counted | None, reference
             yield f"kid_subset_size: {size} is more than the {count} {what}"
 
 
-def pixel_problems(settings: ScoreSettings, values: int) -> Iterator[str]:
+def pixel_problems(features: str, values: int) -> Iterator[str]:
     """Of images of so many grey levels."""
-    if settings.features == PIXELS and values > MOST_PIXEL_FEATURES:
+    if features == PIXELS and values > MOST_PIXEL_FEATURES:
         yield f"features: pixels of these images are {values} features; take lite0 or inception"
 
 
@@ -51,7 +51,7 @@ def refuse_sets(samples: ImageSet, reference: ImageSet, settings: ScoreSettings)
         raise ValueError(
             f"{samples.name}: images {_shown(ours)} cannot be compared with {_shown(theirs)} of {reference.name}"
         )
-    _refuse(pixel_problems(settings, math.prod(ours)))
+    _refuse(pixel_problems(settings.features, math.prod(ours)))
     _refuse(setting_problems(settings, counted(samples), counted(reference)))
     if samples.labels is not None and reference.labels is not None:
         known = set(reference.labels.tolist())

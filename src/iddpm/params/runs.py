@@ -121,7 +121,8 @@ class Reconstruction(_Upsampled):
 
     dataset: Name = Field(description="A key of datasets, of the upsampler's size.")
     split: Split = Field(Split.TEST, description="train or test.")
-    images: int = Field(ge=1, description="How many, from the first.")
+    images: int = Field(ge=2, description="How many, from the first.")
+    features: FeaturesName
 
 
 class ScoreSettings(Section):

@@ -108,7 +108,7 @@ def measured_reconstructions(root: Path, params: Params, upsampler: str) -> Iter
         shown = {key: measured_by[key] for key in alike}
         shown["shards_sha256"] = measured_by["record"]["inputs"][f"data/shards/{entry.dataset}"]
         how = {key: value for key, value in measured_by["record"]["params"].items() if key not in FREE_AMONG_SEEDS}
-        titles = {score: score for score in values if score in HIGHER_IS_BETTER}
+        titles = {score: score for score in ("psnr", "ssim")}
         yield Measurement(name, values, titles, shown, how, str(entry.seed))
 
 

@@ -1,4 +1,7 @@
-"""reconstruct: real images averaged down and upsampled again -> runs/reconstructions/NAME, and how true they are."""
+"""reconstruct: real images averaged down and upsampled again -> runs/reconstructions/NAME, and how true they are.
+
+PSNR and SSIM compare image by image; a feature network compares image by image and set by set, as scores do.
+"""
 
 import json
 import math
@@ -7,11 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from iddpm.data import ShardFolder, area_average, to_tensor, to_uint8
 from iddpm.errors import UserError
+from iddpm.evaluation.features import FEATURE_NETWORKS, FeatureNetwork, find_files, open_network
 from iddpm.evaluation.fidelity import Fidelity, fidelity
+from iddpm.evaluation.frechet import frechet_distance, moments
 from iddpm.evaluation.grid import enlarged, image_grid
+from iddpm.evaluation.images import ArrayImages
 from iddpm.params import Reconstruction
 from iddpm.stages.batches import KeptBatches
 from iddpm.stages.context import Stage, running, say
@@ -21,6 +28,7 @@ from iddpm.stages.sample import about_drawing, draw_entry, open_progress, save_n
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 """What the upsampler must surpass; they see what it sees, without noise."""
+FEATURES_AT_ONCE = 50
 COMPARED = 10
 """Images of comparison.png, a row for each: original, low resolution, bilinear, upsampled."""
 
@@ -30,6 +38,8 @@ def run(stage: Stage) -> None:
     reconstruction: Reconstruction = stage.entry
     shards_path = stage.input(f"data/shards/{reconstruction.dataset}")
     model_path = stage.input(f"runs/models/{reconstruction.upsampler}")
+    find_files(reconstruction.features, stage.root / FEATURE_NETWORKS)
+    stage.input(f"{FEATURE_NETWORKS}/{reconstruction.features}")
     with running(stage):
         model = DiffusionModel(model_path, reconstruction.weights, stage.params.compute.device)
         stage.refuse_other_model(reconstruction.upsampler, model.checkpoint)
@@ -42,7 +52,8 @@ def run(stage: Stage) -> None:
         drawn = draw_entry(reconstruction, model, count, labels, batches, progress, low_res=shown)
         progress.close()
         made = about_drawing(reconstruction, model, drawn, batches)
-        _write(stage, made, originals, low_res, drawn.images, labels if shards.card.classes else None)
+        network = open_network(reconstruction.features, stage.root / FEATURE_NETWORKS, model.device)
+        _write(stage, made, network, originals, low_res, drawn.images, labels if shards.card.classes else None)
         batches.clear()
 
 
@@ -84,15 +95,24 @@ def interpolated(images: Images, size: int, mode: str) -> Images:
 
 
 def _write(
-    stage: Stage, made: dict[str, Any], originals: Images, low_res: Images, upsampled: Images, labels: Labels | None
+    stage: Stage,
+    made: dict[str, Any],
+    network: FeatureNetwork,
+    originals: Images,
+    low_res: Images,
+    upsampled: Images,
+    labels: Labels | None,
 ) -> None:
     reconstruction: Reconstruction = stage.entry
     size, low_size = originals.shape[1], low_res.shape[1]
     sets = {"": upsampled} | {f"{mode}_": interpolated(low_res, size, mode) for mode in INTERPOLATIONS}
+    known = _features(originals, network)
     scores = {
         f"{prefix}{name}": value
         for prefix, images in sets.items()
-        for name, value in scores_of(fidelity(images, originals)).items()
+        for name, value in (
+            scores_of(fidelity(images, originals)) | feature_distances(_features(images, network), known)
+        ).items()
     }
     protocol = {
         "dataset": reconstruction.dataset,
@@ -104,6 +124,8 @@ def _write(
         "weights": reconstruction.weights.value,
         "psnr_over": "images that are no exact copies; peak 255",
         "ssim_window": "Gaussian, standard deviation 1.5 pixels",
+        "distance": network.distance,
+        "features": network.identity,
         **made,
     }
     output = f"runs/reconstructions/{stage.name}"
@@ -117,6 +139,24 @@ def _write(
     stage.scores = {name: value for name, value in scores.items() if value is not None}
     stage.artifacts = [(f"{output}/{name}", "") for name in ("fidelity.json", "comparison.png")]
     say(f"{stage.address}: " + ", ".join(f"{name} {value:.4g}" for name, value in stage.scores.items()))
+
+
+def _features(images: Images, network: FeatureNetwork) -> Tensor:
+    batches = ArrayImages(images).batches(FEATURES_AT_ONCE)
+    return torch.from_numpy(np.concatenate([network(batch).features for batch in batches])).double()
+
+
+def feature_distances(features: Tensor, originals: Tensor) -> dict[str, float | None]:
+    """Of the sets, and of each image from its own original: the mean squared distance of features [N, D] and [N, D].
+
+    The sets show the same N images, so the bias that a Frechet distance has with so few is about the same for all.
+    """
+    own = (features - originals).square().sum(1)
+    return {
+        "frechet_distance": frechet_distance(moments(features), moments(originals)),
+        "feature_distance": float(own.mean()),
+        "feature_distance_standard_error": float(own.std()) / math.sqrt(len(own)),
+    }
 
 
 def scores_of(one: Fidelity) -> dict[str, float | None]:

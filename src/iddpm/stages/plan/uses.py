@@ -100,7 +100,13 @@ def reconstruct(address: str, entry: Reconstruction, known: Known) -> Demand:
     steps = _process(entry.upsampler, known).respaced(str(entry.steps)).timesteps
     demand = _passes(address, entry.upsampler, known, images=entry.images, steps=steps, batch=entry.batch_size)
     demand.needs.append(f"shard@{entry.dataset}")
-    return _with_images(demand, entry.images, known.named(entry.upsampler))
+    network = known.named(entry.upsampler)
+    shape = (network.size, network.size, network.card.channels)
+    cost = known.features(entry.features, shape)
+    if cost.multiply_adds:  # of the originals, upsampled, bilinear and bicubic
+        features = FeaturePass(entry.features, shape, cost.multiply_adds)
+        demand.operations.append((features, 4 * entry.images / features.images))
+    return _with_images(demand, entry.images, network)
 
 
 def likelihood(address: str, entry: Likelihood, known: Known) -> Demand:

@@ -11,7 +11,8 @@ from iddpm.stages.report.sections import gallery, taken_picture
 METHODS = {"": "upsampler", "bilinear_": "bilinear", "bicubic_": "bicubic"}
 MEANING = (
     "Real images, averaged down and upsampled again, against the originals. PSNR and SSIM reward the mean of all the "
-    "images that may be meant: one sharp sample of them can lose to a blurred interpolation."
+    "images that may be meant: one sharp sample of them can lose to a blurred interpolation. Distances of features see "
+    "the blur: of the two sets of images (Frechet), and of each image from its own original (mean squared)."
 )
 
 
@@ -21,7 +22,8 @@ def reconstruction_blocks(stage: Stage, results: Results, folder: Path) -> list[
         return []
     rows = [_row(name, prefix, fidelity) for name, fidelity in results.reconstructions.items() for prefix in METHODS]
     texts = ("reconstruction", "method", "pixels", "images of")
-    columns = [*(Column(title, False) for title in texts), Column("images"), Column("PSNR, dB"), Column("SSIM")]
+    numbers = ("images", "PSNR, dB", "SSIM", "distance of the sets", "of each from its original")
+    columns = [*(Column(title, False) for title in texts), *(Column(title) for title in numbers)]
     pictures = [
         picture
         for name in results.reconstructions
@@ -42,4 +44,6 @@ def _row(name: str, prefix: str, fidelity: Json) -> list[Cell]:
         value, error = (fidelity[f"{prefix}{score}{suffix}"] for suffix in ("", "_standard_error"))
         text = "exact copies" if value is None else number(value, 4)
         cells.append(Cell(text, "" if error is None else f"± {number(error, 2)}"))
-    return cells
+    cells.append(Cell(number(fidelity[f"{prefix}frechet_distance"], 4), protocol["distance"]))
+    own, error = (fidelity[f"{prefix}feature_distance{suffix}"] for suffix in ("", "_standard_error"))
+    return [*cells, Cell(number(own, 4), f"± {number(error, 2)}")]
