@@ -1,7 +1,7 @@
 """Run small siblings of the experiments, each in a clone of this repository, and keep their reports in docs/results.
 
     python benchmarks/small_siblings.py table1-small steps-small     # without a name: all of them
-    python benchmarks/small_siblings.py --clones FOLDER              # clones that stay; an interrupted run goes on there
+    python benchmarks/small_siblings.py --clones FOLDER              # clones stay; an interrupted run goes on there
 
 What is kept of a report: its tables and figures, without the galleries of denoising, interpolations, nearest
 neighbours and all but the first samples.
