@@ -300,6 +300,7 @@ def test_mistakes_across_sections_are_named(tmp_path: Path, changes: dict[str, A
 
 
 UP = MODEL | {"upsampling": {"low_size": 4, "noise_augmentation": 0.25}}
+LARGE = {"samples": "large", "dataset": "digits", "features": "pixels", "kid_subset_size": 10}
 CASCADE = {
     "models.low": HALF,
     "models.up": UP,
@@ -362,11 +363,11 @@ SMALL = HALF | {"size": 2, "network": HALF["network"] | {"channel_mult": [1]}}
         # A cascade of two steps carries the labels of its first model.
         ({"models.low": SMALL, "models.mid": SMALL | PLAIN | {"size": 4, "upsampling": {"low_size": 2}},
           "cascades.mid": {"samples": "low", "upsampler": "mid", "steps": 5}, "cascades.large.samples": "mid",
-          "evaluations.large": {"samples": "large", "dataset": "digits", "kid_subset_size": 10}}, None),
+          "evaluations.large": LARGE}, None),
         # An evaluation knows what a cascade holds.
-        ({"evaluations.large": {"samples": "large", "dataset": "digits", "kid_subset_size": 21}},
+        ({"evaluations.large": LARGE | {"kid_subset_size": 21}},
          "evaluations.large.kid_subset_size: 21 is more than the 20 samples of large"),
-        ({"datasets.rgb": RGB, "evaluations.large": {"samples": "large", "dataset": "rgb", "kid_subset_size": 10}},
+        ({"datasets.rgb": RGB, "evaluations.large": LARGE | {"dataset": "rgb"}},
          "3 channels, the samples of large have 8x8 pixels and 1 channels"),
         # Snapshots.
         ({"samplings.low.checkpoint": 2}, "samplings.low.checkpoint: low keeps no snapshots: set models.low.training"),

@@ -29,7 +29,7 @@ from .test_report import Report, Results
 WIDTHS = {"small": 8, "middle": 16, "big": 32, "huge": 64}
 STEPS, EVERY, BATCH = 800, 100, 16
 LIKELIHOOD = {"dataset": "digits", "images": 10, "checkpoints": "all"}
-EVALUATION = {"dataset": "digits", "kid_subset_size": 10, "inception_splits": 2}
+EVALUATION = {"dataset": "digits", "features": "pixels", "kid_subset_size": 10, "inception_splits": 2}
 
 
 def nll(compute: float) -> float:

@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 SERVED_MODEL = Path(__file__).with_name("served_model.py")
 REQUIREMENTS = (
-    "torch", "numpy", "scipy", "safetensors", "pydantic", "webdataset", "Pillow", "ruamel.yaml", "PyYAML", "filelock",
-    "psutil",
+    "torch", "numpy", "scipy", "safetensors", "pydantic", "pydantic_core", "webdataset", "Pillow",
+    "ruamel.yaml", "PyYAML", "filelock", "psutil",
 )  # fmt: skip
 """Of the served code, as imported for drawing; pandas comes with mlflow."""
 
