@@ -29,7 +29,7 @@ from iddpm.stages.plan.storage import shard_bytes, training_bytes
 from iddpm.training.checkpoint import write_checkpoint
 from iddpm.training.loop import DiffusionTraining
 
-from ..conftest import ROOT, Project, tiny_params, write_tiny_params
+from ..conftest import PEAK_KIB, ROOT, Project, tiny_params, write_tiny_params
 
 MACHINE = Gpus(count=2, tflops=100.0, utilisation=0.5)
 RICH = """
@@ -137,9 +137,10 @@ def test_stages_depend_on_each_other_as_dvc_says(
 
 # --- memory ---
 
-REAL_STEP = r"""
-import re, sys
-from pathlib import Path
+REAL_STEP = (
+    PEAK_KIB
+    + """
+import sys
 import psutil
 from iddpm.checks import load_params
 from iddpm.params import Device
@@ -152,9 +153,9 @@ before = psutil.Process().memory_info().rss
 training = DiffusionTraining(model, folder / "shards", Device.CPU)
 for step in range(2):
     training.training_step(step)
-# unlike ru_maxrss not inherited from the process that started this one
-print(int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024 - before)
+print(peak_kib() * 1024 - before)
 """
+)
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
