@@ -1,10 +1,12 @@
 """A small project in a temporary folder, with the real dvc.yaml and sources, and tiny parameters."""
 
+import io
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stderr
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import pytest
 import yaml
 
 from iddpm.checks import load_params
+from iddpm.cli import main
 from iddpm.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -121,6 +124,17 @@ class Project:
         if check and result.returncode:
             raise AssertionError(f"{command} exited with {result.returncode}:\n{result.stdout}\n{result.stderr}")
         return result
+
+    def mistake(self, *arguments: str) -> str:
+        """What `iddpm` answers to these arguments, in this process; it must exit with 1 or 2. Not for stages, which set
+        the process to end with its parent."""
+        with pytest.MonkeyPatch.context() as patch, redirect_stderr(io.StringIO()) as said:
+            patch.chdir(self.root)
+            patch.setattr(sys, "argv", ["iddpm", *arguments])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        assert ended.value.code in (1, 2)
+        return said.getvalue()
 
     def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

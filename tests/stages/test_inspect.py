@@ -114,5 +114,5 @@ def test_a_preset_is_read_without_being_chosen(inspect: Inspect, project: Projec
     ],
 )
 def test_unknown_names_are_one_line(inspect: Inspect, project: Project, arguments: list[str], message: str) -> None:
-    result = project.run("iddpm", "inspect", *arguments, check=False)
-    assert result.returncode == 1 and message in result.stderr and len(result.stderr.splitlines()) == 1
+    said = project.mistake("inspect", *arguments)
+    assert message in said and len(said.splitlines()) == 1

@@ -380,8 +380,8 @@ def test_unknown_numbers_of_images_are_said(planned: Plan, project: Project) -> 
     ],
 )
 def test_mistakes_are_one_line(project: Project, arguments: list[str], message: str) -> None:
-    result = project.run("iddpm", "plan", *arguments, check=False)
-    assert result.returncode == 1 and message in result.stderr and len(result.stderr.splitlines()) == 1
+    said = project.mistake("plan", *arguments)
+    assert message in said and len(said.splitlines()) == 1
 
 
 def test_a_preset_is_planned_without_being_chosen(project: Project) -> None:

@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy.special import ndtri, stdtrit
-from scipy.stats import binomtest
 from torch import Tensor
 
 from iddpm.evaluation.classes import (
@@ -186,6 +185,8 @@ def _means(scores: Scores, of_samples: dict[str, Tensor], settings: ScoreSetting
 
 def _wilson(which: Tensor) -> tuple[float, float]:
     """Of the fraction of ones; honest where that is 0 or 1, too."""
+    from scipy.stats import binomtest  # a second of every command's start, were it above
+
     low, high = binomtest(int(which.sum()), len(which)).proportion_ci(CONFIDENCE, method="wilson")
     return float(low), float(high)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from scipy import stats
+from scipy.special import stdtrit
 
 from iddpm.params import FREE_AMONG_SEEDS
 from iddpm.stages.context import flatten
@@ -120,7 +120,7 @@ def mean_over_seeds(seeds: Sequence[Evaluated]) -> Evaluated:
         if len(values) == len(seeds) and key not in SPREADS:
             scores[key] = fmean(values)
             if deviation := stdev(values):
-                reach = float(stats.t.ppf(0.975, len(values) - 1)) * deviation / math.sqrt(len(values))
+                reach = float(stdtrit(len(values) - 1, 0.975)) * deviation / math.sqrt(len(values))
                 least, most = BOUNDS.get(key, (-math.inf, math.inf))
                 intervals[key] = (max(scores[key] - reach, least), min(scores[key] + reach, most))
     name = f"{seeds[0].name} ({len(seeds)} seeds)"
