@@ -1,7 +1,9 @@
 """Run small siblings of the experiments, each in a clone of this repository, and keep their reports in docs/results.
 
     python benchmarks/small_siblings.py table1-small steps-small     # without a name: all of them
-    python benchmarks/small_siblings.py --clones FOLDER              # clones stay; an interrupted run goes on there
+
+The clones lie in work/siblings. An interrupted sibling goes on there, at the commit at which it began; delete its clone
+to begin anew. One that fails does not stop the others.
 
 What is kept of a report: its tables and figures, without the galleries of denoising, interpolations, nearest
 neighbours and all but the first samples.
@@ -14,41 +16,66 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from iddpm.checks import load_params
+from iddpm.params import Params
+
 ROOT = Path(__file__).resolve().parents[1]
+CLONES = ROOT / "work" / "siblings"
 LEFT_OUT = {"Denoising", "Interpolations", "Nearest training images"}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=sorted(path.stem for path in ROOT.glob("presets/*-small.yaml")))
-    parser.add_argument("--clones", type=Path, help="where the clones lie; a temporary folder by default")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as temporary:
-        for name in options.names:
-            run(name, (options.clones or Path(temporary)).resolve() / name)
+    failed = [name for name in parser.parse_args().names if not run(name, CLONES / name)]
+    if failed:
+        sys.exit(f"failed, to be seen in {CLONES.relative_to(ROOT)}: {', '.join(failed)}")
 
 
-def run(name: str, clone: Path) -> None:
-    """Bring the preset up to date in its clone, and keep its report with the commit and the time it took."""
+def run(name: str, clone: Path) -> bool:
+    """Bring the preset up to date in its clone and keep its report; False if one of its commands failed."""
+    tools = Path(sys.executable).parent
+    env = os.environ | {"PYTHONPATH": str(clone / "src"), "PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
+    commands = [["iddpm", "preset", name, "--force"], ["iddpm", "prune"], ["dvc", "repro", "--keep-going"]]
     if not clone.exists():
         subprocess.run(["git", "clone", "--quiet", str(ROOT), str(clone)], check=True)
-    env = os.environ | {"PYTHONPATH": str(clone / "src"), "DVC_NO_ANALYTICS": "1"}
-    subprocess.run([sys.executable, "-m", "iddpm.cli", "preset", name, "--force"], cwd=clone, env=env, check=True)
-    subprocess.run([sys.executable, "-m", "iddpm.cli", "prune"], cwd=clone, env=env, check=True)
-    start = time.monotonic()
-    subprocess.run([sys.executable, "-m", "dvc", "repro"], cwd=clone, env=env, check=True)
-    minutes, seconds = divmod(round(time.monotonic() - start), 60)
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=clone, capture_output=True, text=True).stdout
-    about = (
-        f"`iddpm preset {name} && dvc repro` at commit {commit.strip()}, {minutes} min {seconds} s on "
-        f"{os.cpu_count()} CPU cores ({platform.machine()}), {datetime.now(UTC):%Y-%m-%d}."
-    )
+        (clone / "work").mkdir(exist_ok=True)
+    spent = clone / "work" / "seconds"
+    start, before = time.monotonic(), float(spent.read_text()) if spent.exists() else 0.0
+    try:
+        if any(subprocess.run(command, cwd=clone, env=env).returncode for command in commands):
+            return False
+    finally:
+        seconds = before + time.monotonic() - start
+        spent.write_text(str(seconds))
+    git = ["git", "rev-parse", "--short", "HEAD"]
+    commit = subprocess.run(git, cwd=clone, capture_output=True, text=True, check=True).stdout.strip()
+    about = provenance(name, commit, load_params(clone / "params.yaml"), seconds)
     keep(clone / "runs" / "report", ROOT / "docs" / "results" / name, about)
+    return True
+
+
+def provenance(name: str, commit: str, params: Params, seconds: float) -> str:
+    """The line under the title: command, commit, seeds, time."""
+    chains = [*params.samplings.values(), *params.surrogate_samplings.values(), *params.cascades.values()]
+    trained = {model.training.seed for model in params.models.values()}
+    drawn = {chain.seed for chain in chains}
+    seeds = " and ".join(
+        f"{what} seed{'s' * (len(found) > 1)} {', '.join(map(str, sorted(found)))}"
+        for what, found in (("training", trained), ("sampling", drawn))
+        if found
+    )
+    minutes, rest = divmod(round(seconds), 60)
+    threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
+    return (
+        f"`iddpm preset {name} && dvc repro` at commit {commit}, {seeds}: {minutes} min {rest} s with {threads} "
+        f"thread{'s' * (threads != '1')} on {os.cpu_count()} CPU cores ({platform.machine()}), "
+        f"{datetime.now(UTC):%Y-%m-%d}."
+    )
 
 
 def keep(report: Path, target: Path, about: str) -> None:

@@ -157,7 +157,8 @@ def make_project(root: Path) -> Project:
         (root / "data" / "raw" / source).mkdir(parents=True)
     networks, no_weights = Path("data/raw/features"), shutil.ignore_patterns("*.pth")
     shutil.copytree(ROOT / networks, root / networks, ignore=no_weights)
-    for folder in ("metrics", "evaluations", "reconstructions", "likelihoods", "samples", "models", "surrogates"):
+    folders = ("metrics", "evaluations", "reconstructions", "likelihoods", "samples", "models", "surrogates", "times")
+    for folder in folders:
         (root / "runs" / folder).mkdir(parents=True)
         (root / "runs" / folder / ".gitkeep").touch()
     (root / ".dvc").mkdir()

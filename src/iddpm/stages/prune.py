@@ -10,6 +10,8 @@ from iddpm.checks import check_project
 OUTPUT_FOLDERS = {
     "data/shards": ("datasets",),
     "runs/surrogates": ("surrogates",),
+    "runs/times/surrogates": ("surrogates",),
+    "runs/times/models": ("models",),
     "runs/models": ("models", "imports", "mixtures"),
     "runs/samples": ("samplings", "surrogate_samplings", "cascades"),
     "runs/reconstructions": ("reconstructions",),

@@ -1,8 +1,10 @@
-"""train and surrogate: shards -> a finished model in runs/models/NAME or runs/surrogates/NAME.
+"""train and surrogate: shards -> a finished model in runs/models/NAME or runs/surrogates/NAME, its time in runs/times.
 
 What determines a model is in `iddpm.training`; this module carries files, so dvc.yaml does not list it.
 """
 
+import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -68,12 +70,23 @@ def _train(stage: Stage, launch: Launch, output: str, dataset: str, steps: int, 
             raise StageInterrupted(stage.last_signal)
         rows = work.metrics.rows()
         stage.scores = {f"final_{name}": rows[-1][name] for name in curves if name in rows[-1]}
+        # before the model, which ends the work; not beside the model: equal trainings give equal folders
+        with stage.output_file(output.replace("runs/", "runs/times/") + ".json") as file:
+            about = {"seconds_per_step": work.metrics.seconds_per_step(), "record": stage.record()}
+            file.write_text(json.dumps(about, indent=2) + "\n")
         with stage.output_folder(output) as folder:
             shutil.copytree(work.finished, folder, dirs_exist_ok=True)
-            if work.snapshots.exists():
-                shutil.move(work.snapshots, folder)
+            if work.snapshots.exists():  # linked: they are large, and until the end a training that goes on needs them
+                shutil.copytree(work.snapshots, folder / "snapshots", copy_function=_link)
             work.metrics.export_csv(folder / "metrics.csv")
         work.clear()
         training_curves(rows, curves, stage.work / "curves")
         stage.artifacts = [(f"{output}/{name}", "") for name in ("checkpoint.json", "manifest.json")]
         stage.artifacts += [(str(stage.work / f"curves.{kind}"), "") for kind in ("png", "svg")]
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # some file systems have no hard links
+        shutil.copy2(source, target)

@@ -3,7 +3,9 @@
 import csv
 import json
 import time
+from itertools import pairwise
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 import torch
@@ -58,6 +60,12 @@ class MetricsLog:
             writer = csv.DictWriter(stream, columns, extrasaction="ignore")
             writer.writeheader()
             writer.writerows(rows)
+
+    def seconds_per_step(self) -> float | None:
+        """The median pace from row to row, to which a pause of the run does not count; None before the second row."""
+        rows = self.rows()
+        paces = [(b["time_ms"] - a["time_ms"]) / (b["step"] - a["step"]) / 1000 for a, b in pairwise(rows)]
+        return median_low(paces) if paces else None
 
     def cut_back(self, step: int) -> None:
         """Drop the rows after `step`: a resumed run writes them again."""

@@ -33,7 +33,7 @@ REACH = float(ndtri((1 + CONFIDENCE) / 2))
 class Cost(NamedTuple):
     """What a model costs: multiply-adds of one forward pass of one image, images of a training step, and its time.
 
-    The time is known where the training left runs/times/models/NAME.json beside its model.
+    `seconds_per_step` as measured, None for a training that logged fewer than two rows.
     """
 
     width: int
@@ -78,8 +78,14 @@ def studied(stage: Stage, results: Results, name: str, entry: ScalingStudy) -> S
         unit, data = "bits/dim", f"{likelihoods[0].shown_split} images of {likelihoods[0].dataset}"
     else:
         evaluations = [one for one in results.evaluations if one.name in entry.points]
-        measured = [_of_evaluation(results, one) for one in evaluations]
+        if lacking := [one.name for one in evaluations if entry.metric not in one.scores]:
+            raise UserError(
+                f"params.yaml: report.scaling.{name}.metric: runs/metrics/{lacking[0]}.json has no {entry.metric}, which "
+                "takes more samples; draw more, or set frechet_distance"
+            )
+        measured = [_of_evaluation(results, one, entry.metric) for one in evaluations]
         unit, reference = evaluations[0].about["distance"], evaluations[0].about["reference"]
+        unit += "-infinity" if entry.metric is ScalingMetric.FRECHET_DISTANCE_INFINITY else ""
         data = f"{reference['split']} images of {reference['dataset']}"
     for one in measured:
         if not 0 < one.value < math.inf:
@@ -102,11 +108,11 @@ def studied(stage: Stage, results: Results, name: str, entry: ScalingStudy) -> S
     return Studied(name, entry, unit, data, costs, scaling_study(points, entry.held_out, entry.bootstrap, entry.seed))
 
 
-def _of_evaluation(results: Results, one: Evaluated) -> Measured:
+def _of_evaluation(results: Results, one: Evaluated, metric: ScalingMetric) -> Measured:
     model = one.sampling["model"]
     step = one.sampling.get("checkpoint") or _last_step(results, model)
-    value, error = one.scores["frechet_distance"], None
-    if interval := one.intervals.get("frechet_distance"):
+    value, error = one.scores[metric], None
+    if interval := one.intervals.get(metric):
         error = (interval[1] - value) / REACH  # the lower end may have been cut off at 0
     return Measured(model, step, value, error)
 
@@ -145,14 +151,13 @@ def _cost(stage: Stage, model: str, about: Json) -> Cost:
     card = Card(**about["card"])
     with torch.device("meta"):  # shapes without memory or arithmetic
         blocks = count_blocks(build_network(architecture, card), architecture.size or card.size, card.channels)
-    time = f"runs/times/models/{model}.json"
-    seconds = json.loads(stage.input(time).read_text())["seconds_per_step"] if (stage.root / time).exists() else None
+    time = json.loads(stage.input(f"runs/times/models/{model}.json").read_text())
     return Cost(
         architecture.network.width,
         sum(block.parameters for block in blocks),
         sum(block.multiply_adds for block in blocks),
         about["params"]["training"]["batch_size"],
-        seconds,
+        time["seconds_per_step"],
     )
 
 
