@@ -52,8 +52,7 @@ def deploy() -> list[str]:
             try:
                 known = client.read_deployment_by_name(f"{pipeline.name}/{path.stem}")
             except ObjectNotFound:
-                parameters = {"preset": path.stem, "gpus": preset.get("compute", {}).get("workers", 0)}
-                client.create_deployment(flow, path.stem, parameters=parameters, **settings)
+                client.create_deployment(flow, path.stem, parameters={"preset": path.stem}, **settings)
             else:
                 client.update_deployment(known.id, DeploymentUpdate(**settings))
     return [path.stem for path in paths]

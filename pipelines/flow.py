@@ -5,23 +5,20 @@ pipelines.deploy run it from the Prefect UI. Both work on the repository whose r
 """
 
 import argparse
-import csv
 import platform
 import signal
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, wait
 from contextlib import ExitStack, contextmanager
 from graphlib import TopologicalSorter
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import httpx
 from filelock import FileLock, Timeout
 from prefect import flow, get_client, get_run_logger, runtime, task
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.concurrency.sync import concurrency
@@ -30,21 +27,14 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelled, Completed, Failed
 from pydantic import Field
 
+from iddpm.presets import chosen_preset
+from pipelines.outcomes import Result, Results, publish, summary
 from pipelines.plan import WORK, Graph, Refused, prepare_parameters, stage_graph
 from pipelines.slots import Slots, demands, gpu_devices, limit_of
-from pipelines.stages import Stages, Stopped
+from pipelines.stages import Stages, Stopped, repro
 
 LEASE_SECONDS = 60  # a slot whose flow was killed -9 is free again after this
 POLL_SECONDS = 3.0
-REPORT = Path("runs/report")
-
-
-class Result(NamedTuple):
-    state: State[Any]
-    seconds: float
-
-
-Results = dict[str, Result]  # of the stages that were reached, in the order they ended
 
 
 @flow(name="pipeline")
@@ -53,9 +43,10 @@ def pipeline(
     force: bool = False,
     overrides: Mapping[str, Any] = {},
     targets: Sequence[str] = [],
-    gpus: Annotated[int, Field(ge=0)] = 0,
+    gpus: Annotated[int, Field(ge=0)] | None = None,
     cpu_slots: Annotated[int, Field(ge=1)] = 2,
     keep_going: bool = True,
+    register_results: bool = True,
 ) -> State[None]:
     """Bring the stages of dvc.yaml up to date; those whose inputs did not change are skipped.
 
@@ -67,10 +58,12 @@ def pipeline(
         targets: Stages (train@digits) or whole groups (train) to bring up to date, with all they depend on.
             Empty: every stage.
         gpus: How many GPUs of the machine the stages may take: one each, a training one for each of its
-            compute.workers. 0: stages on GPUs, if any, are limited by cpu_slots only.
+            compute.workers. Empty: all that are visible. 0: stages on GPUs, if any, are limited by cpu_slots only.
         cpu_slots: How many stages without a GPU of their own may run at the same time. A training on Ray workers
             counts as many as it has workers.
         keep_going: After a failure, still run the stages that do not depend on it.
+        register_results: At the end, register every finished model and cascade with all its scores in MLflow, under the
+            preset's name. Not done when there are targets, or when params.yaml is no preset's.
     """
     stages = Stages()
     with alone_in_checkout() as alone:
@@ -81,7 +74,7 @@ def pipeline(
             devices = gpu_devices(gpus)
             parameters = prepare_parameters(preset, force, overrides)
             graph = stage_graph(targets)
-            slots = Slots(demands(graph, parameters, gpus, cpu_slots), devices, cpu_slots)
+            slots = Slots(demands(graph, parameters, len(devices), cpu_slots), devices, cpu_slots)
         except Refused as refusal:
             return Failed(message=str(refusal))
         with get_client(sync_client=True) as client:
@@ -89,11 +82,15 @@ def pipeline(
                 client.upsert_global_concurrency_limit_by_name(limit_of(device), 1)
         try:
             results = run_graph(graph, stages, slots, keep_going)
+            wanted = register_results and not targets and not stages.stopping
+            registration = register(preset, stages) if wanted else None
             cancelled = stages.stopping
         finally:
             stages.stop()
         publish(graph, results)
-    return Cancelled(message="Cancelled by the user.") if cancelled else summary(graph, results, stages.last_lines)
+    if cancelled:
+        return Cancelled(message="Cancelled by the user.")
+    return summary(graph, results, stages.last_lines, registration)
 
 
 @contextmanager
@@ -126,9 +123,7 @@ def run_graph(graph: Graph, stages: Stages, slots: Slots, keep_going: bool) -> R
     while order.is_active() and (running or going):
         slots.enqueue(order.get_ready())
         for stage, devices in slots.admitted() if going else ():
-            future = run_stage.submit(
-                stage, stages, identity, devices, return_state=False, wait_for=[futures[up] for up in graph[stage]]
-            )
+            future = run_stage.submit(stage, stages, identity, devices, wait_for=[futures[up] for up in graph[stage]])
             assert isinstance(future, PrefectConcurrentFuture)
             futures[stage] = future
             running[future.wrapped_future] = stage, time.monotonic()
@@ -143,6 +138,20 @@ def run_graph(graph: Graph, stages: Stages, slots: Slots, keep_going: bool) -> R
             going = False
             stages.stop()
     return results
+
+
+def register(preset: str | None, stages: Stages) -> State[Any]:
+    """Register what the stages left; the state says why not, if not."""
+    name = preset or chosen_preset(Path())
+    if name is None:
+        return Completed(message="not registered: params.yaml is no preset's; `iddpm register --name NAME` does it")
+    future = run_register.submit(name, stages)
+    assert isinstance(future, PrefectConcurrentFuture)
+    while not wait([future.wrapped_future], POLL_SECONDS).done:
+        if not stages.stopping and cancel_requested():
+            stages.stop()
+    future.wait()
+    return future.state
 
 
 @task(task_run_name="{stage}", cache_policy=NO_CACHE)
@@ -162,12 +171,32 @@ def run_stage(stage: str, stages: Stages, env: Mapping[str, str], devices: Seque
 
     try:
         with held(devices, stages):
-            code = stages.run(stage, {**env, **visible}, log)
+            code = stages.run(stage, repro(stage), {**env, **visible}, log)
     except Stopped:
         return Cancelled(message="Ended with the flow.")
     if code:  # the stage's last word and dvc's
         return Failed(message=" | ".join(list(stages.last_lines[stage])[-2:]))
     return Completed(name=outcome)
+
+
+@task(name="register", task_run_name="register", cache_policy=NO_CACHE)
+def run_register(name: str, stages: Stages) -> State[None]:
+    """`iddpm register`: what is complete becomes versions of the registered model, unless it is one already."""
+    logger = get_run_logger()
+    lines: list[str] = []
+
+    def log(line: str) -> None:
+        logger.info(line)
+        lines.append(line)
+
+    try:
+        code = stages.run("register", [sys.executable, "-m", "iddpm.cli", "register", "--name", name], {}, log)
+    except Stopped:
+        return Cancelled(message="Ended with the flow.")
+    if code:
+        said = next((line for line in lines if line.startswith("iddpm: ")), f"exited with {code}")
+        return Failed(message=said)
+    return Completed(name="Registered")
 
 
 @contextmanager
@@ -208,41 +237,6 @@ def cancel_requested() -> bool:
     return state is not None and (state.is_cancelling() or state.is_cancelled())
 
 
-def outcome_of(result: Result | None) -> str:
-    if result is None or result.state.name in ("NotReady", "Cancelled"):
-        return "not run"
-    return str(result.state.name).lower()
-
-
-def publish(graph: Graph, results: Results) -> None:
-    """Artifacts for the UI: what happened to each stage, and the report if this run brought it up to date."""
-    rows = [
-        {"stage": stage, "state": outcome_of(result), "seconds": round(result.seconds, 1) if result else None}
-        for stage in graph
-        for result in [results.get(stage)]
-    ]
-    create_table_artifact(rows, key="stages", description="What happened to each stage")
-    if "report" not in results or not results["report"].state.is_completed():
-        return
-    if (scores := REPORT / "scores.csv").exists():
-        with scores.open(newline="") as file:
-            create_table_artifact(list(csv.DictReader(file)), key="scores", description=str(scores))
-    if (report := REPORT / "report.md").exists():
-        create_markdown_artifact(report.read_text(), key="report", description=str(report))
-
-
-def summary(graph: Graph, results: Results, last_lines: Mapping[str, Iterable[str]]) -> State[None]:
-    """The flow's own final state; a failure names the failed stages, and their last lines are logged."""
-    outcomes = Counter(outcome_of(results.get(stage)) for stage in graph)
-    counts = ", ".join(f"{count} {outcome}" for outcome, count in outcomes.items())
-    failed = {stage: result.state.message for stage, result in results.items() if result.state.is_failed()}
-    for stage in failed:
-        get_run_logger().error("\n    ".join([f"{stage} failed:", *last_lines.get(stage, ())]))
-    if not failed:
-        return Completed(message=counts)
-    return Failed(message="; ".join(f"{stage} failed: {why}" for stage, why in failed.items()) + f" ({counts})")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the flow here and now; the exit status is 0 only if it completed."""
     about = {name: field["description"] for name, field in pipeline.parameters.properties.items()}
@@ -258,8 +252,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         help="A value to write into params.yaml by its dotted key; may be repeated.",
     )
     parser.add_argument("--target", dest="targets", action="append", default=[], metavar="STAGE", help=about["targets"])
-    parser.add_argument("--gpus", type=int, default=0, help=about["gpus"])
+    parser.add_argument("--gpus", type=int, help=about["gpus"])
     parser.add_argument("--cpu-slots", type=int, default=2, help=about["cpu_slots"])
+    parser.add_argument(
+        "--no-register", dest="register_results", action="store_false", help="Do not register the results."
+    )
     options = vars(parser.parse_args(arguments))
     if wrong := [text for text in options["overrides"] if "=" not in text]:
         parser.error(f"--set {wrong[0]}: write KEY=VALUE")

@@ -13,6 +13,8 @@ import yaml
 from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
+from iddpm.presets import has_edits
+
 PARAMETERS = Path("params.yaml")
 WORK = Path("work")  # ignored by git and DVC
 WRITTEN = WORK / "params-of-a-flow.yaml"  # params.yaml as a flow run last left it
@@ -27,9 +29,10 @@ class Refused(Exception):
 def prepare_parameters(preset: str | None, force: bool, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Write and check params.yaml with the project's own commands; what it then holds.
 
-    What an earlier flow run wrote may be replaced without `force`: the record of that run has it.
+    What an earlier flow run wrote may be replaced without `force`: the record of that run has it. So may what was a
+    preset or committed before; hence overrides of such parameters are a flow's own too.
     """
-    ours = WRITTEN.exists() and WRITTEN.read_bytes() == PARAMETERS.read_bytes()
+    ours = not has_edits(Path()) or (WRITTEN.exists() and WRITTEN.read_bytes() == PARAMETERS.read_bytes())
     commands = [["preset", preset, *(["--force"] if force or ours else [])]] if preset else []
     if overrides:
         values = {key: value if isinstance(value, str) else json.dumps(value) for key, value in overrides.items()}

@@ -22,4 +22,8 @@ if ! healthy; then
 fi
 prefect work-pool inspect local >/dev/null 2>&1 || prefect work-pool create --type process local
 python -m pipelines.deploy
-prefect worker start --pool local --limit 1
+# Prefect's worker fails when a run is retried before the process of the run is gone; the next one takes it.
+until prefect worker start --pool local --limit 1; do
+    healthy || exit 1
+    sleep 1
+done

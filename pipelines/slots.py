@@ -6,9 +6,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
+from torch.cuda import device_count
+
 from pipelines.plan import Graph, Refused
 
-GPU_GROUPS = {"surrogate", "train", "sample", "surrogate-sample", "cascade", "reconstruct", "likelihood", "evaluate"}
+GPU_GROUPS = {
+    "surrogate", "train", "sample", "surrogate-sample", "cascade", "reconstruct", "likelihood", "gradient-noise",
+    "evaluate",
+}  # fmt: skip
 
 
 class Demand(NamedTuple):
@@ -21,14 +26,18 @@ class Demand(NamedTuple):
 def demands(graph: Graph, parameters: Mapping[str, Any], gpus: int, cpu_slots: int) -> dict[str, Demand]:
     """One slot for a stage, and one for each worker of a diffusion model's training.
 
+    With RAY_ADDRESS the workers are on that cluster, and a slot for CPUs is all that their training takes here.
     Refused when a training asks for more than there are: it would wait for ever.
     """
     compute = parameters.get("compute", {})
+    workers = compute.get("workers", 0)
     use_gpus = gpus > 0 and compute.get("device") != "cpu"
     needed = {}
     for stage in graph:
-        on_gpus = use_gpus and stage.split("@")[0] in GPU_GROUPS
-        slots = max(1, compute.get("workers", 0)) if _trains_on_workers(stage, parameters) else 1
+        on_workers = workers > 0 and _is_diffusion_training(stage, parameters)
+        on_cluster = on_workers and bool(os.environ.get("RAY_ADDRESS"))
+        on_gpus = use_gpus and stage.split("@")[0] in GPU_GROUPS and not on_cluster
+        slots = workers if on_workers and not on_cluster else 1
         name, limit = ("gpus", gpus) if on_gpus else ("cpu_slots", cpu_slots)
         if slots > limit:
             raise Refused(
@@ -39,21 +48,21 @@ def demands(graph: Graph, parameters: Mapping[str, Any], gpus: int, cpu_slots: i
     return needed
 
 
-def _trains_on_workers(stage: str, parameters: Mapping[str, Any]) -> bool:
+def _is_diffusion_training(stage: str, parameters: Mapping[str, Any]) -> bool:
     group, _, name = stage.partition("@")
     return group == "train" or (group == "surrogate" and parameters["surrogates"][name]["kind"] == "low_resolution")
 
 
-def gpu_devices(gpus: int) -> list[str]:
-    """The first `gpus` of the devices that this process may use, as CUDA_VISIBLE_DEVICES names them."""
+def gpu_devices(gpus: int | None) -> list[str]:
+    """The first `gpus` of the devices that this process may use, as CUDA_VISIBLE_DEVICES names them; None: all."""
     if gpus == 0:
         return []
     if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         devices = [device.strip() for device in visible.split(",") if device.strip()]
     else:
-        from torch.cuda import device_count
-
         devices = [str(device) for device in range(device_count())]
+    if gpus is None:
+        return devices[: device_count()]  # what is named need not be there
     if len(devices) < gpus:
         where = "this machine has" if visible is None else f"CUDA_VISIBLE_DEVICES={visible} names"
         raise Refused(f"gpus: {gpus} is more than the {len(devices)} that {where}")

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -20,6 +20,11 @@ class Stopped(Exception):
     """The flow run is ending: no further stage may start."""
 
 
+def repro(stage: str) -> list[str]:
+    """The command that brings a stage up to date through dvc."""
+    return [sys.executable, str(CHILD), stage]
+
+
 class Stages:
     """The running stages of one flow run, each in a process group of its own."""
 
@@ -29,8 +34,8 @@ class Stages:
         self.stopping = False
         self.last_lines: dict[str, deque[str]] = {}
 
-    def run(self, stage: str, env: Mapping[str, str], log: Callable[[str], None]) -> int:
-        """Bring `stage` up to date through dvc, passing each line of its output to `log`; its exit status.
+    def run(self, stage: str, command: Sequence[str], env: Mapping[str, str], log: Callable[[str], None]) -> int:
+        """Run the command of `stage`, passing each line of its output to `log`; its exit status.
 
         Must be called by a thread that lives as long as the call: the child ends with its creating thread.
         """
@@ -42,7 +47,7 @@ class Stages:
             if self.stopping:
                 raise Stopped
             child = subprocess.Popen(
-                [sys.executable, str(CHILD), stage],
+                command,
                 env=env,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,

@@ -75,6 +75,7 @@ evaluations:
   sngan-10: {<<: *evaluation, samples: sngan-10}
 likelihoods:
   digits: {model: digits, dataset: digits, images: 10}
+gradient_noises: {}
 report: {}
 """
 
@@ -157,7 +158,10 @@ def make_project(root: Path) -> Project:
         (root / "data" / "raw" / source).mkdir(parents=True)
     networks, no_weights = Path("data/raw/features"), shutil.ignore_patterns("*.pth")
     shutil.copytree(ROOT / networks, root / networks, ignore=no_weights)
-    folders = ("metrics", "evaluations", "reconstructions", "likelihoods", "samples", "models", "surrogates", "times")
+    folders = (
+        "metrics", "evaluations", "reconstructions", "likelihoods", "gradient-noise", "samples", "models", "surrogates",
+        "times",
+    )  # fmt: skip
     for folder in folders:
         (root / "runs" / folder).mkdir(parents=True)
         (root / "runs" / folder / ".gitkeep").touch()

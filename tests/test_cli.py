@@ -11,7 +11,7 @@ def test_help_names_every_command(project: Project) -> None:
     text = project.run("iddpm", "--help").stdout
     commands = [
         "preset", "check", "set", "inspect", "plan", "download", "stage", "prune", "track", "mlflow", "draw", "invert",
-        "gradient-noise", "evaluate", "compare", "export-pngs", "register", "import", "export",
+        "evaluate", "compare", "export-pngs", "register", "import", "export",
     ]  # fmt: skip
     assert re.findall(r"^\W*([a-z-]+)  +[A-Z]", text, re.MULTILINE) == commands
     for command in ("set", "stage", "draw", "export"):
@@ -69,7 +69,7 @@ def test_set_keeps_comments_and_refuses_nonsense(project: Project) -> None:
         (["draw", "runs/models/digits", "x.jpg"], "name a .png picture or an .npz"),
         (["draw", "runs/models/digits", "x.png", "--sampler", "euler"], "--sampler euler: choose ancestral or ddim"),
         (["invert", "m", "x.png", "--dataset", "digits", "--split", "valid"], "--split valid: choose train or test"),
-        (["gradient-noise", "nosuch"], "params.yaml: 'nosuch' is not in models (digits)"),
+        (["stage", "gradient-noise", "nobody"], "params.yaml: gradient_noises.nobody: there is no such entry"),
         (["set", "samplings.nobody.steps=1"], "no section 'nobody'"),
         (["register", "digits"], "no checkpoint here"),
     ],

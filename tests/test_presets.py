@@ -81,6 +81,7 @@ def test_a_small_sibling_compares_what_the_full_preset_does(name: str) -> None:
     )
     assert len(full.mixtures) == len(small.mixtures) and full.cascades.keys() == small.cascades.keys()
     assert full.reconstructions.keys() == small.reconstructions.keys()
+    assert full.gradient_noises.keys() == small.gradient_noises.keys()
     assert len(full.report.scaling) == len(small.report.scaling)
 
 

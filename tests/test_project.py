@@ -9,6 +9,9 @@ import pytest
 import yaml
 
 from iddpm.checks import load_params
+from iddpm.cli import STAGES
+from iddpm.stages.context import GROUPS
+from iddpm.stages.prune import OUTPUT_FOLDERS
 from iddpm.stages.run import ENTRY_POINTS
 
 from .conftest import ROOT
@@ -36,6 +39,20 @@ def test_lock_pins_every_direct_dependency() -> None:
 def test_presets_are_sound_and_say_what_they_are(path) -> None:
     load_params(path)
     assert path.read_text().startswith("# ")
+
+
+def test_every_list_of_stages_has_them_all() -> None:
+    stages = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"]
+    assert set(STAGES) == set(ENTRY_POINTS) == set(stages)
+    groups = {kind: stage["foreach"].strip("${}") for kind, stage in stages.items() if kind != "report"}
+    assert groups == GROUPS
+    report = stages["report"]
+    assert set(groups.values()) < set(report["params"])
+    for kind, group in groups.items():
+        for output in stages[kind]["do"]["outs"] + stages[kind]["do"].get("metrics", []):
+            folder = output.rpartition("/")[0]
+            assert group in OUTPUT_FOLDERS[folder]
+            assert any(Path(folder).is_relative_to(path) for path in report["deps"])
 
 
 CARRIERS = {

@@ -20,7 +20,6 @@ from iddpm.commands import (
     evaluate,
     export,
     export_pngs,
-    gradient_noise,
     import_,
     inspect,
     invert,
@@ -36,7 +35,7 @@ os.environ.setdefault("DO_NOT_TRACK", "1")
 PR_SET_PDEATHSIG = 1
 STAGES = (
     "shard", "surrogate", "train", "import", "mix", "sample", "surrogate-sample", "cascade", "reconstruct", "evaluate",
-    "likelihood", "report",
+    "likelihood", "gradient-noise", "report",
 )  # fmt: skip
 
 app = typer.Typer(
@@ -143,7 +142,6 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "mlflow": mlflow,
     "draw": draw,
     "invert": invert,
-    "gradient-noise": gradient_noise,
     "evaluate": evaluate,
     "compare": compare,
     "export-pngs": export_pngs,

@@ -118,25 +118,6 @@ def invert(
     )
 
 
-def gradient_noise(
-    models: Annotated[list[str], typer.Argument(help="Keys of models trained with training.snapshot_every.")],
-    batches: Annotated[int, typer.Option(help="Batches measured at each snapshot.")] = 100,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for gradient_noise.csv, .png and .svg; by default the project's runs/gradient-noise."
-        ),
-    ] = None,
-) -> None:
-    """Compare the gradient noise scale of trained models over their training (paper, section 3.3)."""
-    from iddpm.stages.gradient_noise import compare_gradient_noise
-
-    root = project_root()
-    folder = root / "runs" / "gradient-noise" if out is None else out
-    compare_gradient_noise(root, models, batches, folder)
-    print(f"gradient noise of {len(models)} models in {folder}")
-
-
 def evaluate(
     context: typer.Context,
     samples: Annotated[str, typer.Option(help="An .npz (arr_0 uint8 NHWC), a folder of images, or a dataset.")],
@@ -178,7 +159,7 @@ def compare(
     second: Annotated[str, typer.Argument(help="Likewise; folders that iddpm evaluate made do as well.")],
     seeds: Annotated[
         bool,
-        typer.Option("--seeds", help="Several differ in their seed alone, though they do not say how they were made."),
+        typer.Option("--seeds", help="Several are seeds of one thing, even of several trainings or of unknown making."),
     ] = False,
 ) -> None:
     """Compare two evaluations, or refuse with what differs in how they were measured."""

@@ -16,28 +16,25 @@ def draw(
     model: Annotated[str, typer.Argument(help="A folder such as runs/models/digits, or models:/NAME@ALIAS.")],
     out: Annotated[Path, typer.Argument(help="Picture to write (.png), or images as arr_0 of an .npz file.")],
     count: Annotated[int, typer.Option(min=1, help="Number of images.")] = 100,
-    steps: Annotated[str | None, typer.Option(help="Reverse steps: 100, the default, '10,8,6' or 'ddim50'.")] = None,
-    sampler: Annotated[str | None, typer.Option(help="ancestral, the default, or ddim.")] = None,
-    eta: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Noise of a ddim step; 0, the default, is deterministic.")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of all noise; 0 by default.")] = None,
+    steps: Annotated[str | None, typer.Option(help="Reverse steps: 100, '10,8,6' or 'ddim50'.")] = None,
+    sampler: Annotated[str | None, typer.Option(help="ancestral or ddim.")] = None,
+    eta: Annotated[float | None, typer.Option(min=0, max=1, help="Noise of a ddim step; 0 is deterministic.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of all noise.")] = None,
     label: Annotated[int | None, typer.Option(min=0, help="One class for all images; else they go round.")] = None,
 ) -> None:
     """Draw images from a model folder or from the MLflow registry.
 
-    A registered cascade is drawn from as its pipeline does; steps, sampler and eta given here are its base model's.
+    What is not given is, of a registered model, as in the sampling that earned its best score; of a registered cascade,
+    of which steps, sampler and eta are the base model's, as its pipeline has it; of a folder 100 ancestral steps (all
+    steps where variances are learned), seed 0.
     """
-    from iddpm.checks import load_params
     from iddpm.diffusion import Sampler
     from iddpm.stages.publish import draw_to_file
 
     chosen = None if sampler is None else choose("--sampler", sampler, Sampler).value
     given = {"steps": steps, "sampler": chosen, "eta": eta, "seed": seed}
     asked = {name: value for name, value in given.items() if value is not None}
-    root = project_root()
-    device = load_params(root / "params.yaml").compute.device
-    draw_to_file(root, model, out, count, label, device, asked)
+    draw_to_file(project_root(), model, out, count, label, asked)
     print(f"{count} images in {out}")
 
 

@@ -40,7 +40,7 @@ def choose(root: Path, name: str, *, force: bool = False) -> None:
     """Make a preset params.yaml. UserError when it is unknown, not sound, or would overwrite the user's edits."""
     path = preset_path(root, name)
     load_params(path)
-    if not force and _has_edits(root):
+    if not force and has_edits(root):
         raise UserError("params.yaml: has changes that are in no preset and in no commit; commit them, or use --force")
     _write(root / "params.yaml", path.read_bytes())
 
@@ -81,7 +81,7 @@ def assign(root: Path, assignments: list[str]) -> None:
         candidate.unlink(missing_ok=True)
 
 
-def _has_edits(root: Path) -> bool:
+def has_edits(root: Path) -> bool:
     """Whether params.yaml holds work that would be lost: equal to no preset and not committed."""
     target = root / "params.yaml"
     if not target.exists() or any(p.read_bytes() == target.read_bytes() for p in (root / "presets").glob("*.yaml")):

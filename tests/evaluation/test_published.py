@@ -24,6 +24,7 @@ EXPLICIT = PublishedResult(
     "a source that says everything",
     {"fid": 3.0, "nll": 3.0},
     CIFAR10.model_copy(update={"dataset": "CIFAR-10"}),
+    None,
 )
 
 
@@ -35,9 +36,9 @@ EXPLICIT = PublishedResult(
         ("paper-imagenet64-class/BigGAN-deep", {"fid": 4.06, "precision": 0.86, "recall": 0.59}),
         ("paper-imagenet256/two-stages", {"fid": 12.3}),
         ("coursework-steps/800K", {"is": 9.46, "fid": 3.17}),
-        ("coursework-networks/MBConv96", {"is": 8.95, "fid": 4.10, "samples_per_s": 0.77, "training_hours": 42.5}),
+        ("coursework-networks/MBConv96", {"is": 8.95, "fid": 4.10, "relative_speed": 0.77, "training_hours": 42.5}),
         ("coursework-objectives/both", {"is": 9.33, "fid": 3.42, "relative_time": 2.91}),
-        ("coursework-surrogates/SNGAN-250", {"samples_per_s": 4.0, "is": 8.94, "fid": 6.36}),
+        ("coursework-surrogates/SNGAN-250", {"relative_speed": 4.0, "is": 8.94, "fid": 6.36}),
     ],
 )
 def test_numbers(name: str, scores: dict[str, float]) -> None:
@@ -50,6 +51,13 @@ def test_every_result_says_where_it_is_from_and_how_it_was_measured() -> None:
     assert all("20" in result.source and result.scores for result in results.values())
     assert results["coursework-T100/first"].protocol.timesteps == 100
     assert results["paper-cifar10/T1000-linear-simple"].protocol.images == 50_000
+
+
+def test_relative_numbers_are_1_in_the_row_that_they_are_relative_to() -> None:
+    for name, result in published_results().items():
+        relative = {"relative_speed", "relative_time"} & set(result.scores)
+        first = published_results().get(result.relative_to or "")
+        assert not relative or (first is not None and all(first.scores[score] == 1 for score in relative)), name
 
 
 def test_every_key_of_a_protocol_is_compared() -> None:

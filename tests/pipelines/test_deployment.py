@@ -68,20 +68,30 @@ def assert_what_is_set_in_the_ui_is_kept(server: Api, deployment: str) -> None:
             break
 
 
+def assert_a_retry_does_only_what_failed(server: Api, run: str) -> None:
+    """Of a run in which train@a was done and `broken` was not, as the button of that name asks for it."""
+    Path("mended").touch()
+    server.post(f"flow_runs/{run}/set_state", state={"type": "SCHEDULED", "name": "AwaitingRetry"}, force=False)
+    assert server.finished(run)["message"] == "1 cached, 1 executed"
+    for _ in eventually():
+        if server.task_states(run) == {"train@a": "Cached", "broken": "Executed", "register": "Registered"}:
+            break
+
+
 def test_runs_queues_and_is_cancelled_from_the_ui(tmp_path: Path, toy: Callable[..., Toy]) -> None:
-    repository = toy(train_a=[])
+    repository = toy(train_a=[], broken=["train_a"])
     (tmp_path / "presets").mkdir()
-    preset = {"compute": {"workers": 1}, "datasets": {"digits": {"source": "digits"}}, "imports": {}}
+    preset = {"datasets": {"digits": {"source": "digits"}}, "imports": {}}
     for name in ("tiny", "other"):
         (tmp_path / "presets" / f"{name}.yaml").write_text(f"# The {name} one.\n" + yaml.safe_dump(preset))
 
     with served(tmp_path) as server:
         tiny, other = (server.get(f"deployments/name/pipeline/{name}") for name in ("tiny", "other"))
-        assert tiny["parameters"] == {"preset": "tiny", "gpus": 1} and tiny["tags"] == ["small"]
+        assert tiny["parameters"] == {"preset": "tiny"} and tiny["tags"] == ["small"]
         assert tiny["description"].startswith("The tiny one.\n")
         assert "cpu_slots" in tiny["parameter_openapi_schema"]["properties"]
 
-        parameters = {"overrides": {"models.digits.rate": 1e-05, "note": "x"}, "targets": ["train"]}
+        parameters = {"overrides": {"models.digits.rate": 1e-05, "note": "x"}, "targets": ["train"], "gpus": 1}
         repository.parameters(seconds=3.0)
         run = server.post(f"deployments/{tiny['id']}/create_flow_run", parameters=parameters)["id"]
         soon = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
@@ -90,18 +100,19 @@ def test_runs_queues_and_is_cancelled_from_the_ui(tmp_path: Path, toy: Callable[
         assert server.finished(run)["message"] == "1 executed"
         assert server.outcomes(run) == {"train@a": "executed"}
         assert (repository.record("a") or {})["env"]["CUDA_VISIBLE_DEVICES"] == "3"
-        assert server.finished(later)["message"] == "1 cached"
+        assert server.finished(later)["message"].startswith("broken failed: broken: out of luck")
+        assert server.get(f"flow_runs/{run}")["end_time"] <= server.get(f"flow_runs/{later}")["start_time"]
         asked = (tmp_path / "cli.log").read_text().splitlines()
         assert asked == [
             "preset tiny", "set models.digits.rate=1e-05 note=x", "prune",
-            "preset other --force", "prune",
+            "preset other --force", "prune", "register --name other",
         ]  # fmt: skip
-        assert server.get(f"flow_runs/{run}")["end_time"] <= server.get(f"flow_runs/{later}")["start_time"]
 
+        assert_a_retry_does_only_what_failed(server, later)
         assert_what_is_set_in_the_ui_is_kept(server, tiny["id"])
 
         repository.parameters(seconds=600)
-        run = server.post(f"deployments/{other['id']}/create_flow_run", parameters={"preset": None})["id"]
+        run = server.post(f"deployments/{other['id']}/create_flow_run", parameters={"preset": None, "gpus": 1})["id"]
         for _ in eventually():
             if repository.alive("a"):
                 break

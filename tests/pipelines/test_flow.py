@@ -1,6 +1,7 @@
 """The flow on a real DVC repository and a real Prefect server."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,12 +20,13 @@ from prefect.concurrency.sync import concurrency
 
 from pipelines.flow import pipeline
 from pipelines.slots import limit_of
-from pipelines.stages import Stages, Stopped
+from pipelines.stages import Stages, Stopped, repro
 from tests.conftest import Project, tiny_params
 from tests.pipelines.conftest import PROJECT, Api, Toy, eventually, flow_run_id
 
 pytestmark = pytest.mark.tools
 MakeToy = Callable[..., Toy]
+UNNAMED = "; not registered: params.yaml is no preset's; `iddpm register --name NAME` does it"
 # of train@w and surrogate@x, with two workers each
 TWO_TRAININGS = {"compute": {"workers": 2}, "surrogates": {"x": {"kind": "low_resolution"}}}
 
@@ -37,7 +39,7 @@ def test_runs_the_graph_in_order_and_then_nothing(server: Api, toy: MakeToy) -> 
 
     first = pipeline(return_state=True)
     run = flow_run_id(first)
-    assert first.is_completed() and first.message == "4 executed"
+    assert first.is_completed() and first.message == "4 executed" + UNNAMED
     assert server.outcomes(run) == dict.fromkeys(["a", "b", "c", "report"], "executed")
     a, b, c, report = (repository.record(stage) or {} for stage in ("a", "b", "c", "report"))
     assert a["end"] <= min(b["start"], c["start"]) and max(b["end"], c["end"]) <= report["start"]
@@ -47,7 +49,7 @@ def test_runs_the_graph_in_order_and_then_nothing(server: Api, toy: MakeToy) -> 
     assert '"fid": "1.5"' in server.artifact(run, "scores") and server.artifact(run, "report") == "# Results\n"
 
     second = pipeline(return_state=True)
-    assert second.is_completed() and second.message == "4 cached"
+    assert second.is_completed() and second.message == "4 cached" + UNNAMED
     (repository.root / "dvc.lock").unlink()
     third = pipeline(targets=["b"], return_state=True)
     assert third.message == "2 restored"
@@ -124,6 +126,33 @@ def test_a_preset_replaces_what_a_flow_wrote_but_no_edits(server: Api, toy: Make
     assert [line for line in asked if "preset" in line] == ["preset tiny", "preset tiny --force", "preset tiny"]
 
 
+def test_registers_what_is_complete(server: Api, toy: MakeToy) -> None:
+    repository = toy(a=[], broken=["a"], c=["broken"])
+    failed = pipeline(preset="tiny", return_state=True)
+    assert failed.is_failed() and (failed.message or "").startswith("broken failed: broken: out of luck")
+    assert "registers a" in server.logs(flow_run_id(failed), until="registers a").splitlines()
+    for _ in eventually():
+        if server.task_states(flow_run_id(failed)).get("register") == "Registered":
+            break
+    before = (repository.root / "cli.log").read_text()
+    for choice in (
+        {"targets": ["a"]},
+        {"targets": ["a"], "preset": "tiny"},
+        {"preset": "tiny", "register_results": False},
+    ):
+        pipeline(**choice, return_state=True)
+    assert "register" not in (repository.root / "cli.log").read_text().removeprefix(before)
+
+
+def test_a_failed_registration_fails_the_run_in_one_line(server: Api, toy: MakeToy) -> None:
+    toy(a=[])
+    state = pipeline(preset="unregistrable", return_state=True)
+    assert state.is_failed()
+    assert state.message == "register failed: iddpm: the tracking server is away (1 executed)"
+    own = pipeline(return_state=True)
+    assert own.is_completed() and own.message == "1 cached" + UNNAMED
+
+
 def test_two_runs_in_one_folder_take_turns(server: Api, toy: MakeToy) -> None:
     repository = toy(a=[])
     (repository.root / "work").mkdir()
@@ -139,31 +168,49 @@ def test_two_runs_in_one_folder_take_turns(server: Api, toy: MakeToy) -> None:
 
 
 def test_a_second_run_does_only_what_failed(server: Api, project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With the real stages: the training of one of two models diverges."""
-    parameters = tiny_params() | {"evaluations": {}}
+    """With the real stages and the real registry: the training of one of two models diverges."""
+    unused: dict[str, object] = {"surrogates": {}, "surrogate_samplings": {}, "evaluations": {}, "likelihoods": {}}
+    parameters = tiny_params() | unused
     parameters["models"]["steep"] = deepcopy(parameters["models"]["digits"])
     parameters["models"]["steep"]["training"] |= {"learning_rate": 1e30, "nonfinite_limit": 2}
     parameters["samplings"] = {"steep": {"model": "steep", "steps": 5, "count": 20}}
     project.write(parameters)
+    shutil.copy(project.root / "params.yaml", project.root / "presets" / "pair.yaml")
     monkeypatch.chdir(project.root)
 
-    first = pipeline(targets=["train", "sample"], return_state=True)
+    first = pipeline(preset="pair", return_state=True)
     assert "train@steep failed: iddpm: training: 2 steps in a row had a non-finite gradient" in (first.message or "")
     assert server.outcomes(flow_run_id(first)) == {
-        "shard@digits": "executed", "train@digits": "executed", "train@steep": "failed", "sample@steep": "not run"
+        "shard@digits": "executed", "train@digits": "executed", "train@steep": "failed", "sample@steep": "not run",
+        "report": "not run",
     }  # fmt: skip
+    digits = "models:/pair@model-digits is version 1, "
+    assert digits + "registered" in server.logs(flow_run_id(first), until=digits).splitlines()
 
     mended = {"models.steep.training.learning_rate": 1e-3}
-    second = pipeline(targets=["train", "sample"], overrides=mended, return_state=True)
+    second = pipeline(preset="pair", overrides=mended, return_state=True)
     assert second.is_completed(), second.message
     assert server.outcomes(flow_run_id(second)) == {
-        "shard@digits": "cached", "train@digits": "cached", "train@steep": "executed", "sample@steep": "executed"
+        "shard@digits": "cached", "train@digits": "cached", "train@steep": "executed", "sample@steep": "executed",
+        "report": "executed",
     }  # fmt: skip
+    steep = "models:/pair@model-steep is version 2, registered"
+    lines = server.logs(flow_run_id(second), until=steep).splitlines()
+    assert digits + "already registered" in lines and steep in lines
 
 
 def test_every_parameter_is_explained_in_the_ui() -> None:
     fields = pipeline.parameters.properties
-    assert list(fields) == ["preset", "force", "overrides", "targets", "gpus", "cpu_slots", "keep_going"]
+    assert list(fields) == [
+        "preset",
+        "force",
+        "overrides",
+        "targets",
+        "gpus",
+        "cpu_slots",
+        "keep_going",
+        "register_results",
+    ]
     assert all(field.get("description") for field in fields.values())
 
 
@@ -224,7 +271,7 @@ def test_a_stage_that_does_not_listen_is_killed(toy: MakeToy, monkeypatch: pytes
     monkeypatch.setattr("pipelines.stages.GRACE_SECONDS", 1.0)
     stages = Stages()
     with ThreadPoolExecutor(1) as pool:
-        ending = pool.submit(stages.run, "stubborn", {}, lambda line: None)
+        ending = pool.submit(stages.run, "stubborn", repro("stubborn"), {}, lambda line: None)
         for _ in eventually():
             if repository.alive("stubborn"):
                 break
@@ -269,4 +316,9 @@ def test_one_command_without_a_server(toy: MakeToy) -> None:
     assert code == 0, (repository.root / "flow.log").read_text()
     assert repository.record("a")
     asked = (repository.root / "cli.log").read_text().splitlines()
-    assert asked == ["preset tiny", "set models.digits.steps=10 models.digits.name=x=y", "prune"]
+    assert asked == [
+        "preset tiny",
+        "set models.digits.steps=10 models.digits.name=x=y",
+        "prune",
+        "register --name tiny",
+    ]

@@ -81,6 +81,25 @@ def test_seeds_stand_as_mean_and_spread(tmp_path: Path) -> None:
     assert row(text, "recall").split() == ["recall", "0.5", "sd", "0", "0.5", "+0"]  # seeds that agree have no interval
 
 
+def test_two_means_share_their_spread(tmp_path: Path) -> None:
+    for name, distance in (("a0", 20.0), ("a1", 21.5), ("b0", 30.0), ("b1", 32.0)):
+        write(tmp_path, name, distance, samples__params__seed=int(name[-1]))
+    line = row(compare(tmp_path, "a0,a1", "b0,b1"), "frechet_distance")
+    assert "20.75 sd 1.1 [16.95, 24.55]" in line and "31 sd 1.4 [27.2, 34.8]" in line  # 4.3027 * 1.25 / sqrt(2)
+    assert line.endswith("+10.25 worse")
+
+
+def test_trainings_are_seeds_if_one_says_so(tmp_path: Path) -> None:
+    for name, model in (("a", "m-0"), ("b", "m-1"), ("c", "m-1")):
+        made = {"params": {"model": model, "seed": 0}, "inputs": {f"runs/models/{model}": model}}
+        write(tmp_path, name, 20.0 if name == "a" else 21.0, samples=made)
+    with pytest.raises(UserError, match=r"not seeds of one sampling: inputs\.runs/models/m-0 .* say so by --seeds$"):
+        compare(tmp_path, "a,b", "a")
+    assert "20.5 sd 0.71" in row(compare(tmp_path, "a,b", "a", seeds=True), "frechet_distance")
+    with pytest.raises(UserError, match="b,c: the same seed twice"):
+        compare(tmp_path, "b,c", "a", seeds=True)
+
+
 def test_a_mean_over_seeds_has_the_bounds_of_its_score_and_no_spread_within_seeds(tmp_path: Path) -> None:
     for seed, (distance, recall, kid) in enumerate(((0.1, 0.6, -0.002), (0.9, 1.0, 0.004))):
         write(tmp_path, f"a{seed}", distance, samples__params__seed=seed)

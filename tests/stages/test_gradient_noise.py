@@ -1,6 +1,8 @@
-"""The gradient noise scale: right on a known problem, measured on real snapshots."""
+"""The gradient noise scale: right on a known problem, measured on real snapshots, refused where it has no meaning."""
 
 import json
+import shutil
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,11 +11,14 @@ import pytest
 import torch
 
 from iddpm.data import open_source, write_shards
+from iddpm.errors import UserError
 from iddpm.params import Device, DigitsDataset, Model, Source
+from iddpm.stages import gradient_noise
 from iddpm.stages.gradient_noise import NoiseScale, gradient_noise_scale
+from iddpm.stages.run import run_stage
 from iddpm.training.loop import DiffusionTraining
 
-from ..conftest import tiny_params
+from ..conftest import Project, assert_checked, make_project, tiny_params
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +80,110 @@ def test_extra_measurements_are_not_paid_for(shards: Path) -> None:
     resampled.network.register_forward_hook(lambda module, inputs, output: passes.append(len(output)))
     measure(resampled, 10)
     assert passes == [16] * 10
+
+
+NOISE = {"model": "digits", "dataset": "digits", "batches": 10}
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The noise scale of the tiny model after 2 and after 4 steps."""
+    project = make_project(tmp_path_factory.mktemp("noise") / "project")
+    params = tiny_params()
+    params["models"]["digits"]["training"]["snapshot_every"] = 2
+    params["gradient_noises"] = {"vlb": NOISE}
+    project.write(params)
+    for stage in ("shard digits", "train digits", "gradient-noise vlb"):
+        run_stage(*stage.split(), project.root)
+    return project
+
+
+def files(project: Project) -> dict[str, bytes]:
+    folder = project.root / "runs/gradient-noise/vlb"
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "record.json"}
+
+
+@pytest.mark.tools
+def test_an_interruption_among_snapshots_goes_on(measured: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    uninterrupted, begun = files(measured), list[int]()
+
+    def second_is_interrupted(training: DiffusionTraining, batches: int) -> Any:
+        begun.append(batches)
+        if len(begun) == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return gradient_noise_scale(training, batches)
+
+    monkeypatch.setattr(gradient_noise, "gradient_noise_scale", second_is_interrupted)
+    with pytest.raises(SystemExit):
+        run_stage("gradient-noise", "vlb", measured.root)
+    run_stage("gradient-noise", "vlb", measured.root)
+    assert len(begun) == 3 and files(measured) == uninterrupted
+    assert uninterrupted.keys() == {"gradient_noise.csv", "gradient_noise.png", "gradient_noise.svg"}
+
+
+@pytest.mark.tools
+def test_no_more_images_at_once_than_a_worker_of_the_training_has(
+    measured: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, before = measured.root / "params.yaml", (measured.root / "params.yaml").read_text()
+    parts: list[int] = []
+
+    def noted(training: DiffusionTraining, batches: int) -> Any:
+        parts.append(training.training.microbatches)
+        return gradient_noise_scale(training, batches)
+
+    monkeypatch.setattr(gradient_noise, "gradient_noise_scale", noted)
+    params.write_text(before + "compute: {workers: 4}\n")
+    run_stage("gradient-noise", "vlb", measured.root)
+    params.write_text(before)
+    assert parts == [4, 4]
+
+
+@pytest.mark.tools
+def test_what_the_snapshots_do_not_fit_is_refused(measured: Project, tmp_path: Path) -> None:
+    params, before = measured.root / "params.yaml", (measured.root / "params.yaml").read_text()
+    params.write_text(before.replace("width: 8", "width: 16"))
+    with pytest.raises(
+        UserError, match=r"^params.yaml: models.digits.network.width is 16, but runs/models/digits/snap"
+    ):
+        run_stage("gradient-noise", "vlb", measured.root)
+    params.write_text(before)
+
+    snapshot, shards = (measured.root / path for path in ("runs/models/digits/snapshots/step-000000002", "data/shards"))
+    snapshot.rename(tmp_path / "aside")
+    with pytest.raises(UserError, match=r"snapshots/step-000000002: missing; `dvc repro gradient-noise@vlb` makes it"):
+        run_stage("gradient-noise", "vlb", measured.root)
+    (tmp_path / "aside").rename(snapshot)
+
+    shutil.copytree(shards, tmp_path / "shards")
+    index = json.loads((shards / "digits/index.json").read_text())
+    (shards / "digits/index.json").write_text(json.dumps(index, indent=1))
+    with pytest.raises(UserError, match="data/shards/digits: not the images that runs/models/digits was trained on"):
+        run_stage("gradient-noise", "vlb", measured.root)
+    shutil.rmtree(shards)
+    (tmp_path / "shards").rename(shards)
+
+
+EVERY = {"models.digits.training.snapshot_every": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"gradient_noises.x": NOISE} | EVERY, None),
+        ({"gradient_noises.x": NOISE, "models.digits.training.snapshot_every": 4}, None),
+        ({"gradient_noises.x": NOISE},
+         "gradient_noises.x.model: digits keeps no snapshots: set models.digits.training.snapshot_every"),
+        ({"gradient_noises.x": NOISE | {"model": "none"}}, "gradient_noises.x.model: 'none' is not in models (digits)"),
+        ({"gradient_noises.x": NOISE | {"model": "m"},
+          "mixtures.m": {"middle": "digits", "ends": "digits", "within": 2}}, "noises.x.model: 'm' is not in models"),
+        ({"gradient_noises.x": NOISE | {"dataset": "none"}} | EVERY, "noises.x.dataset: 'none' is not in data"),
+        ({"gradient_noises.x": NOISE | {"dataset": "other"}, "datasets.other": {"source": "digits"}} | EVERY,
+         "gradient_noises.x.dataset: other, but digits is trained on digits"),
+        ({"gradient_noises.x": NOISE | {"batches": 5}} | EVERY, "noises.x.batches: input should be greater than"),
+        ({"gradient_noises.x": NOISE | {"batches": 12}} | EVERY, "noises.x.batches: input should be a multiple"),
+        ({"gradient_noises.x": NOISE | {"snapshots": 2}} | EVERY, "gradient_noises.x.snapshots: unknown parameter"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_measured_is_named(tmp_path: Path, changes: dict[str, Any], message: str | None) -> None:
+    assert_checked(tmp_path, changes, message)

@@ -41,6 +41,7 @@ evaluations: {}
 cascades: {}
 reconstructions: {}
 likelihoods: {}
+gradient_noises: {}
 report: {}
 """
 Inspect = Callable[..., str]

@@ -1,8 +1,6 @@
 """The rest of the method in a real DVC repository: a low-resolution surrogate, a mixture, an imported checkpoint."""
 
 import json
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +34,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params["surrogate_samplings"] = {"low-10": start}
     params["evaluations"] = {}
     params["likelihoods"] = {"mixed": {"model": "mixed", "dataset": "digits", "images": 10, "steps": 5}}
+    params["gradient_noises"] = {"vlb": {"model": "vlb", "dataset": "digits", "batches": 10}}
     project.write(params)
     checkpoints = project.root / "data" / "raw" / "checkpoints"
     checkpoints.mkdir(parents=True)
@@ -43,7 +42,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     torch.save(build_network(architecture, card, seed=3).state_dict(), checkpoints / "tiny.pt")
     assert repro(project) == {
         "shard@digits", "surrogate@low", "train@digits", "train@vlb", "import@public", "mix@mixed", "sample@public",
-        "surrogate-sample@low-10", "likelihood@mixed", "report",
+        "surrogate-sample@low-10", "likelihood@mixed", "gradient-noise@vlb", "report",
     }  # fmt: skip
     return project
 
@@ -81,25 +80,16 @@ def test_exported_weights_are_those_that_were_imported(finished: Project) -> Non
 
 
 def test_gradient_noise_over_snapshots(finished: Project) -> None:
-    finished.run("iddpm", "gradient-noise", "vlb", "--batches", "10")
-    lines = (finished.root / "runs/gradient-noise/gradient_noise.csv").read_text().splitlines()
-    assert lines[0].startswith("model,objective,timestep_sampling,step,noise_scale")
-    assert [line.split(",")[:4] for line in lines[1:]] == [
-        ["vlb", "vlb", "loss_second_moment", step] for step in ("2", "4")
-    ]
-    assert (finished.root / "runs/gradient-noise/gradient_noise.png").stat().st_size > 500
-    refused = finished.run("iddpm", "gradient-noise", "digits", check=False)
-    assert refused.returncode == 1 and "models.digits.training.snapshot_every" in refused.stderr
-    assert len(refused.stderr.splitlines()) == 1
-
-
-def test_gradient_noise_knows_its_models_and_its_place(finished: Project) -> None:
-    refused = finished.run("iddpm", "gradient-noise", "nosuch", check=False)
-    assert refused.stderr.strip() == "iddpm: params.yaml: 'nosuch' is not in models (digits, vlb)"
-    shutil.rmtree(finished.root / "runs/gradient-noise", ignore_errors=True)
-    below = finished.root / "presets"
-    subprocess.run(["iddpm", "gradient-noise", "vlb", "--batches", "10"], cwd=below, env=finished.env, check=True)
-    assert (finished.root / "runs/gradient-noise/gradient_noise.csv").exists() and not (below / "runs").exists()
+    folder = finished.root / "runs/gradient-noise/vlb"
+    lines = (folder / "gradient_noise.csv").read_text().splitlines()
+    assert lines[0] == "step,noise_scale,standard_error,gradient_variance,squared_gradient"
+    assert [line.split(",")[0] for line in lines[1:]] == ["2", "4"]
+    record = json.loads((folder / "record.json").read_text())
+    assert (record["stage"], record["objective"], record["batch_size"]) == ("gradient-noise@vlb", "vlb", 16)
+    snapshots = [f"runs/models/vlb/snapshots/step-{step:09d}" for step in (2, 4)]
+    assert list(record["inputs"]) == [*snapshots, "data/shards/digits"]
+    assert (folder / "gradient_noise.png").stat().st_size > 500
+    assert "\n## Gradient noise\n" in (finished.root / "runs/report/report.md").read_text()
 
 
 def test_a_mixture_is_inspected_by_its_models(finished: Project) -> None:

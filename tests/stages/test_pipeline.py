@@ -57,6 +57,8 @@ def test_outputs(finished: Project) -> None:
     assert len(terms) == 21
     total = sum(float(line.split(",")[1]) for line in terms[1:]) + bits["prior_bits_per_dim"]
     assert bits["bits_per_dim"] == pytest.approx(total, rel=1e-5)
+    for trained in ("models/digits", "surrogates/sngan"):
+        assert json.loads((root / f"runs/times/{trained}.json").read_text())["seconds_per_step"] > 0
     report = (root / "runs/report/report.md").read_text()
     for name in re.findall(r"\]\((.+?)\)", report):
         assert (root / "runs/report" / name).stat().st_size > 500
@@ -116,7 +118,8 @@ def test_a_second_width_adds_its_chain(finished: Project) -> None:
     finished.write(tiny_params())
     removed = finished.run("iddpm", "prune").stdout
     assert re.findall(r"removed (\S+)", removed) == [
-        "runs/models/wide", "runs/samples/wide", "runs/metrics/wide.json", "runs/evaluations/wide",
+        "runs/times/models/wide.json", "runs/models/wide", "runs/samples/wide", "runs/metrics/wide.json",
+        "runs/evaluations/wide",
     ]  # fmt: skip
     assert repro(finished) == set()
 
@@ -176,6 +179,11 @@ def test_compute_is_not_part_of_any_hash(finished: Project) -> None:
 def test_registered_model_is_loaded_by_alias_and_drawn(finished: Project) -> None:
     said = finished.run("iddpm", "register", "digits", "--evaluation", "ancestral", "--metric", "frechet_distance")
     assert "models:/digits@champion" in said.stdout
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{finished.root / 'mlflow.db'}")
+    trained = client.get_run(client.get_model_version_by_alias("digits", "champion").tags["model_run_id"])
+    assert trained.info.run_name == "train@digits"
     draw = ["iddpm", "draw", "models:/digits@champion", "registered.npz", "--count", "6", "--steps", "4"]
     finished.run(*draw)
     refused = finished.run(*draw, "--label", "10", check=False)

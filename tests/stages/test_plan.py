@@ -20,7 +20,7 @@ from iddpm.params import Device, Params, Precision
 from iddpm.stages.context import GROUPS
 from iddpm.stages.plan import Gpus, plan
 from iddpm.stages.plan.demands import DEMANDS, demands_of
-from iddpm.stages.plan.known import Demand
+from iddpm.stages.plan.known import Demand, Known
 from iddpm.stages.plan.measure import FLOPS_AT_ONCE, Stopwatch
 from iddpm.stages.plan.memory import memory_of
 from iddpm.stages.plan.operations import NetworkPass, Operation, Scoring, TrainingStep
@@ -39,6 +39,8 @@ surrogates:
 models:
   digits: {dataset: digits, network: *network, diffusion: *diffusion, training: {<<: *training, snapshot_every: 1}}
   other: {dataset: digits, network: *network, diffusion: *diffusion, training: {<<: *training, objective: vlb}}
+  resampled: {dataset: digits, network: *network, diffusion: *diffusion, training: {<<: *training, snapshot_every: 2,
+              timestep_sampling: loss_second_moment, extra_measurements: 1}}
   up: {dataset: digits, network: *network, diffusion: *diffusion, training: *training, upsampling: {low_size: 4}}
   small: {dataset: digits, network: *network, diffusion: *diffusion, training: *training, size: 4}
 mixtures:
@@ -59,6 +61,8 @@ evaluations:
   large: {<<: *evaluation, samples: large}
 likelihoods:
   all: {model: digits, dataset: digits, split: both, checkpoints: all, images: 10, steps: 5}
+gradient_noises:
+  vlb: {model: resampled, dataset: digits, batches: 15}
 """
 
 
@@ -99,6 +103,20 @@ def test_network_evaluations(demands: dict[str, Demand]) -> None:
     assert passes(demands["likelihood@all"]) == 2 * 10 * 4 * 8
     middle, ends = (op.images * times for op, times in demands["sample@mixed"].operations)
     assert (middle, ends) == (pytest.approx(80), pytest.approx(20))  # 2 timesteps at either end of 20
+
+
+def test_gradient_noise_is_planned_as_steps_at_every_snapshot(demands: dict[str, Demand], params: Params) -> None:
+    noise, train = demands["gradient-noise@vlb"], demands["train@resampled"]
+    assert noise.flops == 2 * 15 * noise.multiply_adds * 2 * 3 * 16  # its extra measurements are not made
+    assert (noise.work, noise.workers) == ("2 x 15 x 16", 1)
+    assert sum(noise.memory.values()) == sum(train.memory.values()) + 2 * 4 * noise.parameters
+
+    on_two = params.model_copy(update={"compute": params.compute.model_copy(update={"workers": 2})})
+    known, train = Known(on_two, Path()), on_two.models["resampled"]
+    noise = DEMANDS["gradient-noise"]("noise", on_two.gradient_noises["vlb"], known)
+    assert (
+        noise.memory["activations"] == DEMANDS["train"]("train", train, known).memory["activations"]
+    )  # as many images
 
 
 def test_features_of_the_reference_are_computed_once(demands: dict[str, Demand]) -> None:
@@ -344,7 +362,7 @@ def test_table_fits_a_screen(planned: Plan, project: Project) -> None:
     lines = planned().splitlines()
     assert max(map(len, lines)) <= 120
     table = lines[: lines.index("")]
-    assert len(table) == 1 + 19 + 1 and table[-1].startswith("total ") and any("…" in line for line in table)
+    assert len(table) == 1 + 21 + 1 and table[-1].startswith("total ") and any("…" in line for line in table)
     (row,) = [line for line in table if line.startswith("train@digits ")]
     assert re.split(r" {2,}", row)[3] == "4 x 16"
     assert any(line.startswith("Longest chain, ") for line in lines)

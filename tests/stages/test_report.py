@@ -14,13 +14,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from iddpm.checks import load_params
+from iddpm.data import known_card
 from iddpm.errors import UserError
 from iddpm.evaluation.grid import image_grid
 from iddpm.evaluation.manifold import compare
+from iddpm.params import Architecture
 from iddpm.stages.context import Stage
+from iddpm.stages.inspect import inspect
 from iddpm.stages.report import run, write_report
 from iddpm.stages.report.gather import gather
 from iddpm.stages.report.scores import coverage_ceiling
@@ -28,11 +32,6 @@ from iddpm.stages.report.scores import coverage_ceiling
 from ..conftest import ROOT, tiny_params, write_tiny_params
 
 VERSIONS = {"iddpm": "0.1.0", "torch": "2.13.0"}
-DIFFUSION = {"timesteps": 20, "schedule": "cosine", "variance": "learned_range"}
-TRAINING = {
-    "objective": "hybrid", "timestep_sampling": "uniform", "extra_measurements": 0, "steps": 4, "batch_size": 16,
-    "learning_rate": 1e-3, "ema_decay": 0.995,
-}  # fmt: skip
 
 
 class Results:
@@ -52,9 +51,10 @@ class Results:
         for name in self.params.datasets:
             self.json(f"data/shards/{name}/card.json", self.card)
             self.json(f"data/shards/{name}/index.json", {})
-        for name in self.params.models:
-            about = {"architecture": {"diffusion": DIFFUSION, "network": {"conditioning": "class"}}}
-            self.trained(f"runs/models/{name}", about | {"kind": "diffusion", "params": {"training": TRAINING}})
+        for name, model in self.params.models.items():
+            about = {"architecture": model.model_dump(mode="json", include=set(Architecture.model_fields))}
+            about |= {"card": known_card(self.params.datasets[model.dataset]).as_json(), "kind": "diffusion"}
+            self.trained(f"runs/models/{name}", about | {"params": model.model_dump(mode="json")})
         for name in self.params.surrogates:
             self.trained(f"runs/surrogates/{name}", {"kind": "sngan", "params": {"steps": 2, "batch_size": 16}})
         for name in (*self.params.samplings, *self.params.surrogate_samplings):
@@ -74,9 +74,14 @@ class Results:
     def trained(self, folder: str, about: dict[str, Any]) -> None:
         self.json(f"{folder}/checkpoint.json", about)
         self.json(f"{folder}/manifest.json", {})
+        self.timed(folder, 0.5)
         names = ("loss", "mse", "vb", "discriminator_loss", "generator_loss")
         rows = [",".join(("step", *names)), *(f"{step},1.5,1.25,0.5,1,2" for step in (2, 4))]
         (self.root / folder / "metrics.csv").write_text("\n".join(rows) + "\n")
+
+    def timed(self, folder: str, seconds_per_step: float | None) -> None:
+        time = {"seconds_per_step": seconds_per_step, "record": self.record(f"train@{folder.split('/')[-1]}")}
+        self.json(f"{folder.replace('runs/', 'runs/times/')}.json", time)
 
     def record(self, stage: str) -> dict[str, Any]:
         return {"stage": stage, "git_commit": "c" * 40, "versions": VERSIONS, "seconds": 1.5}
@@ -385,6 +390,138 @@ def test_sampling_seeds_are_shown_as_mean_and_spread(results: Callable[..., Resu
     best = "**0.375** (ancestral (2 seeds), 95 % 0 to 1.96; not told apart from `sngan-10`)"
     assert f"- Lowest fd-pixels, 20 images against the 1,498 train images of digits: {best}" in report.markdown
     assert "`ancestral`, fd-pixels 0.25\n" in report.markdown and "`second`, fd-pixels 0.5\n" in report.markdown
+
+
+@pytest.fixture(scope="module", params=["objectives-small", "architectures-small"])
+def seeded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Report]:
+    """Of presets with two trainings of each model: distances 0.1 and 0.12, 0.2 and 0.22, ..., without their curves."""
+    preset = yaml.safe_load((ROOT / f"presets/{request.param}.yaml").read_text())
+    made = Results(tmp_path_factory.mktemp("seeded") / "project", **preset)
+    for number, name in enumerate(made.params.evaluations):
+        place, seed = divmod(number, 2)
+        made.evaluated(
+            name, {"frechet_distance": (place + 1) / 10 + seed / 50, "inception_score": 8 + place + seed / 4}
+        )
+        made.timed(f"runs/models/{name}", (place + 1) * (1 + seed / 2) / 1000)
+        (made.root / f"runs/models/{name}/metrics.csv").write_text("step,loss\n")
+    return made, made.report()
+
+
+def test_training_seeds_are_one_row_by_their_mean(seeded: tuple[Results, Report]) -> None:
+    made, report = seeded
+    names = [name.removesuffix("-0") for name in made.params.evaluations if name.endswith("-0")]
+    assert len(names) == 6
+    for place, name in enumerate(names):
+        row = report.row(f"{name} (2 training seeds)")
+        mean = (place + 1) / 10 + 0.01
+        reach = 2.44691 * 0.02 / 2**0.5 / 2**0.5  # t of 6 degrees of freedom: 6 pairs, each a difference of 0.02
+        assert row["fd-pixels"].replace("**", "") == f"{mean:.4g} ({mean - reach:.3g} to {mean + reach:.3g})"
+        assert f"{name}, from noise, ancestral" in row["evaluation"]
+    assert report.row(f"{names[0]} (2 training seeds)")["fd-pixels"].startswith("**")
+    assert not report.row(f"{names[1]} (2 training seeds)")["fd-pixels"].startswith(
+        "**"
+    )  # told apart, by their pooled spread
+    assert "Student's t, by the variance over seeds of all means of this table" in report.markdown
+
+
+def test_the_mean_stands_beside_the_published_row_with_its_times(seeded: tuple[Results, Report]) -> None:
+    made, report = seeded
+    table = next(table for table in report.tables() if table[0][0] == "result")
+    rows = [dict(zip(table[0], row, strict=True)) for row in table[1:]]
+    published, ours = rows[::2], rows[1::2]
+    assert len(published) == len(ours) == len(made.params.report.published)
+    assert all(row["result"].endswith("(published)") for row in published)
+    for place, (key, row) in enumerate(zip(made.params.report.published, ours, strict=True)):
+        name = key.removesuffix("-0")
+        assert row["result"] == f"{name} (2 training seeds) (ours, mean of `{name}-0` and `{name}-1`)"
+        assert row["FID"].startswith(f"≠ {(place + 1) / 10 + 0.01:.4g} (fd-pixels, ")
+        assert "not comparable" in row["verdict"]
+        seconds = (place + 1) * 1.25 / 1000 * made.params.models[key].training.steps
+        if "DDPM-0" in made.params.models:
+            assert row["training time, relative"] == f"≠ {place + 1} ({seconds:.3g} s)"
+        else:
+            assert row["training hours"] == f"≠ {seconds / 3600:.3g} (× {place + 1})"
+            assert row["sampling speed, relative"].startswith("≠ 1 (")
+    relative = "coursework-objectives/DDPM" if "DDPM-0" in made.params.models else "coursework-networks/Default"
+    assert f"are ratios to {relative}, ours to what params.yaml sets beside that row" in report.markdown
+
+
+def test_multiply_adds_stand_beside_the_pace_where_networks_differ(seeded: tuple[Results, Report]) -> None:
+    made, report = seeded
+    table = next(table for table in report.tables() if table[0][0] == "model")
+    rows = {row[0].strip("`"): dict(zip(table[0], row, strict=True)) for row in table[1:]}
+    if "DDPM-0" in rows:
+        assert "10⁹ multiply-adds" not in table[0] and rows["IWDiff-1"]["seconds per step"] == "0.006 (× 6)"
+        return
+    counts = {one["path"]: one["multiply_adds"] for one in json.loads(inspect(made.root, None, None, as_json=True))}
+    first = counts["models.Default-0"]
+    for name, row in rows.items():
+        count = counts[f"models.{name}"]
+        assert row["10⁹ multiply-adds"] == f"{count / 1e9:.3g} (× {count / first:.3g})"
+    assert (
+        rows["MBConv12-0"]["seconds per step"] == "0.005 (× 5)"
+    )  # slower than a quarter of the multiply-adds promises
+
+
+def test_speeds_are_relative_to_the_published_row_that_is_1(tmp_path: Path) -> None:
+    preset = yaml.safe_load((ROOT / "presets/surrogates-small.yaml").read_text())
+    made = Results(tmp_path / "project", **preset)
+    for name, seconds in (("noise", 8.0), ("SNGAN-250", 2.0), ("SNGAN-0", 0.125)):
+        record = json.loads((made.root / f"runs/samples/{name}/record.json").read_text())
+        made.json(f"runs/samples/{name}/record.json", record | {"sampling_seconds": seconds})
+        made.evaluated(name, {"frechet_distance": 0.5})
+    report = made.report()
+    rows = {row[0]: row for table in report.tables() if table[0][0] == "result" for row in table[1:]}
+    speeds = [rows[f"`{name}` (ours, evaluation)"] for name in ("noise", "SNGAN-250", "SNGAN-0")]
+    assert speeds[0][3] == "≠ 1 (188 a second, cpu)"  # of 1,500 images
+    assert [row[3] for row in speeds[1:]] == ["≠ 4 (750 a second, cpu)", "≠ 64 (12,000 a second, cpu)"]
+
+
+def test_models_that_differ_in_more_than_their_seed_are_no_seeds(results: Callable[..., Results]) -> None:
+    model = tiny_params()["models"]["digits"]
+    training = model["training"] | {"seed": 1, "log_every": 1}
+    models = {"digits-0": model, "digits-1": model | {"training": training}}
+    models["digits-2"] = model | {"training": training | {"seed": 2, "learning_rate": 1e-4}}
+    models["digits-3"] = models["digits-1"] | {"network": model["network"] | {"width": 16}}
+    samplings = {name: {"model": name, "steps": 5, "count": 20} for name in models}
+    samplings |= {f"few-{seed}": {"model": f"digits-{seed}", "steps": 4, "count": 20} for seed in (0, 1)}
+    evaluations = {name: EVALUATION | {"samples": name} for name in samplings}
+    nothing = {"surrogates": {}, "surrogate_samplings": {}, "likelihoods": {}}
+    pairs = {name: "coursework-steps/50K" for name in ("digits-1", "digits-0", "digits-3")}
+    report = results(
+        models=models, samplings=samplings, evaluations=evaluations, **nothing, **{"report.published": pairs}
+    ).report()
+    scores = next(table for table in report.tables() if table[0][0] == "evaluation")
+    assert [row[0].split(" (")[0] for row in scores[1:]] == [
+        "`few-0`", "`few-1`", "few", "`digits-0`", "`digits-1`", "digits", "`digits-2`", "`digits-3`",
+    ]  # fmt: skip
+    beside = next(table for table in report.tables() if table[0][0] == "result")
+    assert [row[0] for row in beside[2:]] == [
+        "digits (2 training seeds) (ours, mean of `digits-0` and `digits-1`)", "`digits-3` (ours, evaluation)",
+    ]  # fmt: skip
+
+
+def test_mixtures_of_trainings_are_seeds_too(results: Callable[..., Results]) -> None:
+    model = tiny_params()["models"]["digits"]
+    seeds = {
+        f"{name}-{n}": model | {"training": model["training"] | more | {"seed": n}}
+        for n in (0, 1)
+        for name, more in (("a", {}), ("b", {"objective": "vlb"}))
+    }
+    mixtures = {f"mix-{n}": {"middle": f"a-{n}", "ends": f"b-{n}", "within": 5} for n in (0, 1)}
+    mixtures["other-2"] = {"middle": "b-0", "ends": "a-0", "within": 5}
+    samplings = {name: {"model": name, "steps": 5, "count": 20} for name in mixtures}
+    evaluations = {name: EVALUATION | {"samples": name} for name in mixtures}
+    nothing = {"surrogates": {}, "surrogate_samplings": {}, "likelihoods": {}}
+    made = results(models=seeds, mixtures=mixtures, samplings=samplings, evaluations=evaluations, **nothing)
+    for name, mixture in mixtures.items():
+        part = json.loads((made.root / f"runs/models/{mixture['middle']}/checkpoint.json").read_text())
+        about = {"kind": "mixture", "params": mixture, "card": part["card"]}
+        about["architectures"] = {"middle": part["architecture"], "ends": part["architecture"]}
+        made.json(f"runs/models/{name}/checkpoint.json", about)
+    report = made.report()
+    means = {row[0].split(" (mean")[0] for table in report.tables() for row in table if "(mean, " in row[0]}
+    assert means == {"mix (2 training seeds)"}
 
 
 def test_seeds_that_gave_the_same_images_stay_apart_with_a_warning(results: Callable[..., Results]) -> None:

@@ -28,6 +28,8 @@ from .test_report import Report, Results
 
 WIDTHS = {"small": 8, "middle": 16, "big": 32, "huge": 64}
 STEPS, EVERY, BATCH = 800, 100, 16
+SECONDS = 0.25
+"""Of a training step."""
 LIKELIHOOD = {"dataset": "digits", "images": 10, "checkpoints": "all"}
 EVALUATION = {"dataset": "digits", "features": "pixels", "kid_subset_size": 10, "inception_splits": 2}
 
@@ -78,9 +80,11 @@ class Scaled(Results):
             about |= {"kind": "diffusion", "card": known_card(self.params.datasets["digits"]).as_json()}
             self.trained(f"runs/models/{name}", about | {"params": entry.model_dump(mode="json")})
             self.snapshots(name, bits)
+            self.timed(f"runs/models/{name}", SECONDS)
         for name, entry in self.params.samplings.items():
             compute = self.compute(entry.model, entry.checkpoint or STEPS)
-            self.evaluated(name, {"frechet_distance": straight(compute)})
+            scores = {"frechet_distance": straight(compute), "frechet_distance_infinity": straight(compute) / 2}
+            self.evaluated(name, scores)
 
     def compute(self, name: str, step: int) -> float:
         """The paper's: forward and backward pass as three forward passes of two operations a multiply-add."""
@@ -120,7 +124,8 @@ def test_points_have_the_compute_that_the_paper_counts(made: tuple[Scaled, Repor
         assert int(point["multiply_adds"]) == results.multiply_adds[point["model"]]
         assert float(point["value"]) == pytest.approx(nll(compute)) and float(point["standard_error"]) == 0.001
         assert int(point["images"]) == BATCH * int(point["step"]) and point["metric"] == "bits/dim"
-        assert point["training_seconds"] == "" and int(point["width"]) == WIDTHS[point["model"]]
+        assert float(point["training_seconds"]) == SECONDS * int(point["step"])
+        assert int(point["width"]) == WIDTHS[point["model"]]
     assert {point["model"] for point in points if point["held_out"] == "1"} == {"huge"}
 
 
@@ -150,7 +155,6 @@ def test_the_page_has_the_constants_and_what_the_data_support(made: tuple[Scaled
     )
     assert "The data support a power law with a constant: AICc prefers it by" in report.markdown
     assert "Held out: middle, its best is" in report.markdown
-    assert "No training kept its time" in report.markdown
 
 
 def test_the_figure_names_models_by_width_and_parameters(made: tuple[Scaled, Report]) -> None:
@@ -222,12 +226,26 @@ def test_a_value_without_logarithm_is_named(scaled: Callable[..., Scaled], tmp_p
 
 def test_a_measured_time_stands_beside_counted_compute(scaled: Callable[..., Scaled], tmp_path: Path) -> None:
     results = scaled(nll={})
-    results.json("runs/times/models/big.json", {"seconds_per_step": 0.5})
+    results.timed("runs/models/huge", None)  # fewer than two rows logged
     written = section(results, tmp_path / "out")
-    assert "training seconds" in written and "No training kept its time" not in written
+    assert "training seconds" in written
     with open(tmp_path / "out/scaling.csv", newline="") as stream:
         seconds = {(row["model"], row["step"]): row["training_seconds"] for row in csv.DictReader(stream)}
-    assert seconds["big", "200"] == "100" and seconds["huge", "200"] == ""
+    assert seconds["big", "200"] == "50" and seconds["huge", "200"] == ""
+    (results.root / "runs/times/models/big.json").unlink()
+    with pytest.raises(UserError, match=r"runs/times/models/big.json: missing; `dvc repro report` makes it first"):
+        section(results, tmp_path / "again")
+
+
+def test_the_distance_may_be_that_of_infinitely_many_samples(scaled: Callable[..., Scaled], tmp_path: Path) -> None:
+    results = scaled(limit=DISTANCE | {"metric": "frechet_distance_infinity"})
+    assert "fd-pixels-infinity" in section(results, tmp_path / "out")
+    with open(tmp_path / "out/scaling.csv", newline="") as stream:
+        values = {row["model"]: float(row["value"]) for row in csv.DictReader(stream)}
+    assert values["big"] == pytest.approx(straight(results.compute("big", STEPS)) / 2)
+    results.evaluated("big", {"frechet_distance": 1.0})
+    with pytest.raises(UserError, match=r"limit.metric: runs/metrics/big.json has no frechet_distance_infinity, which"):
+        section(results, tmp_path / "few")
 
 
 def test_the_same_results_give_the_same_bytes(scaled: Callable[..., Scaled], tmp_path: Path) -> None:
@@ -238,6 +256,7 @@ def test_the_same_results_give_the_same_bytes(scaled: Callable[..., Scaled], tmp
 
 
 DISTANCE = {"metric": "frechet_distance", "points": ["small", "middle", "big"]}
+TWICE = DISTANCE | {"points": ["small", "middle", "big", "again"]}
 
 
 @pytest.mark.parametrize(
@@ -254,10 +273,32 @@ DISTANCE = {"metric": "frechet_distance", "points": ["small", "middle", "big"]}
         (
             DISTANCE,
             {"evaluations.big.features": "lite0"},
-            "points: features is lite0 for big, pixels for small: their values do not compare",
+            "points: features is lite0 for big, pixels for small and 1 more: their values do not compare",
         ),
-        (DISTANCE, {"samplings.big.steps": 4}, "points: steps is 4 for big, 5 for small"),
-        ({}, {"likelihoods.big.images": 9}, "points: images is 9 for big, 10 for small"),
+        (DISTANCE, {"samplings.big.steps": 4}, "points: steps is 4 for big, 5 for small and 1 more: their"),
+        ({}, {"likelihoods.big.images": 9}, "points: images is 9 for big, 10 for small and 2 more: their"),
+        (
+            DISTANCE,
+            {"models.big": model(32) | {"size": 4}},
+            "points: image size is 4 for big, 8 for small and 1 more: their values do not compare",
+        ),
+        ({}, {"models.big": model(32) | {"size": 4}}, "points: image size is 4 for big, 8 for small and 2 more: their"),
+        (
+            TWICE,
+            {"evaluations.again": EVALUATION | {"samples": "small", "kid_subset_size": 5}},
+            "points: again is of the same samples as small: they are one point, no two seeds; leave one out",
+        ),
+        (
+            TWICE,
+            {"samplings.again": {"model": "small", "steps": 5, "count": 20, "batch_size": 2, "checkpoint": STEPS},
+             "evaluations.again": EVALUATION | {"samples": "again"}},
+            "points: again is of the same samples as small: ",
+        ),
+        (
+            {"points": [*WIDTHS, "again"]},
+            {"likelihoods.again": LIKELIHOOD | {"model": "big", "checkpoints": "final", "seed": 1}},
+            "points: again is of the same model, step and images as big: they are one point, no two seeds; leave one",
+        ),
         (
             DISTANCE,
             {"models.big": model(32, noise_draws=2)},
@@ -287,3 +328,18 @@ def test_points_that_do_not_compare_are_refused(
 def test_snapshots_count_as_points(tmp_path: Path) -> None:
     study = {"points": ["small", "middle", "small"]}
     assert load_params(write_tiny_params(tmp_path, studies(nll=study))).report.scaling
+
+
+def test_one_odd_point_is_one_line_and_blames_that_point(tmp_path: Path) -> None:
+    """Even if it is the first."""
+    names = ["small-100", *WIDTHS, "huge-1"]
+    distance = DISTANCE | {"points": names}
+    with pytest.raises(UserError) as refused:
+        load_params(write_tiny_params(tmp_path, studies(nll=distance) | {"samplings.small-100.steps": 4}))
+    (line,) = str(refused.value).splitlines()
+    assert line.endswith(": steps is 4 for small-100, 5 for small and 4 more: their values do not compare")
+
+
+def test_another_seed_is_another_point(tmp_path: Path) -> None:
+    distance = DISTANCE | {"points": ["small", "small-100", "huge", "huge-1"]}
+    assert load_params(write_tiny_params(tmp_path, studies(nll=distance))).report.scaling

@@ -16,17 +16,18 @@ from mlflow import MlflowClient
 
 import iddpm
 from iddpm.errors import UserError
+from iddpm.model_commands import draw as draw_command
 from iddpm.model_commands import register
-from iddpm.params import Device, Params, SurrogateSampling
+from iddpm.params import Params, SurrogateSampling
 from iddpm.presets import chosen_preset
 from iddpm.stages.cascade_model import CascadeModel, write_recipe
 from iddpm.stages.draw import LowResolution, Start, draw
 from iddpm.stages.measurements import Measurement, best_measured
 from iddpm.stages.models import DiffusionModel, Images
-from iddpm.stages.publish import draw_to_file, register_everything
+from iddpm.stages.publish import draw_to_file, register_everything, register_model
 from iddpm.stages.results import gather_results
 from iddpm.stages.run import run_stage
-from iddpm.tracking import load, tracking_uri
+from iddpm.tracking import load, predict, tracking_uri
 from iddpm.tracking.registry import REQUIREMENTS
 from iddpm.training.build import build_network
 from iddpm.training.checkpoint import write_checkpoint
@@ -35,6 +36,7 @@ from ..conftest import BIN, Project, make_project, tiny_params
 from .test_draw import CARD, randomised, write_model
 
 IMAGES, LEVEL = 20, 0.125
+COMMIT, SHARDS = "commit of the training of {}", "5" * 64
 NO_ATTENTION = {"attention_sizes": []}
 STAGES = {
     "shard": ["digits"],
@@ -59,7 +61,8 @@ def cascade_params() -> dict[str, Any]:
     params["samplings"] = {
         "small": small | {"seed": 3},
         "small-seed-1": small | {"seed": 1},
-        "few-steps": small | {"steps": 2, "sampler": "ddim", "eta": 0.5},
+        "few-steps": small
+        | {"steps": 2, "sampler": "ddim", "eta": 0.5, "clip": False, "weights": "raw", "batch_size": 8},
         "early": small | {"checkpoint": 2},
     }
     large = {"samples": "small", "upsampler": "up", "steps": 3, "batch_size": 8, "augmentation": LEVEL}
@@ -80,8 +83,12 @@ def write_trained(root: Path, name: str, folder: str, seed: int) -> None:
     network = build_network(model, CARD)
     about = {"kind": "diffusion", "params": model.model_dump(mode="json"), "card": CARD.as_json(), "step": 4}
     about["architecture"] = {key: about["params"][key] for key in ("network", "diffusion", "size", "upsampling")}
+    about["index_sha256"] = SHARDS
     weights = {"ema": randomised(network, seed), "model": randomised(network, seed + 1)}
     write_checkpoint(root / "runs/models" / folder, about, weights)
+    time = root / f"runs/times/models/{name}.json"
+    time.parent.mkdir(exist_ok=True)
+    time.write_text(json.dumps({"record": {"git_commit": COMMIT.format(name)}}))
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +128,7 @@ def images_of(project: Project, samples: str) -> Images:
 def drawn(project: Project, model: str, label: int | None = None, **asked: Any) -> Images:
     """By the command, a path of the registry or a folder."""
     out = project.root / "work" / "drawn.npz"
-    draw_to_file(project.root, model, out, IMAGES, label, Device.CPU, asked)
+    draw_to_file(project.root, model, out, IMAGES, label, asked)
     with np.load(out) as npz:
         images: Images = npz["arr_0"]
         return images
@@ -150,6 +157,25 @@ class TestRegistered:
         sha256 = hashlib.sha256(manifest).hexdigest()
         assert up.tags["model_manifest_sha256"] == pair.tags["upsampler_manifest_sha256"] == sha256
         assert json.loads(pair.tags["base_params"])["size"] == 4 and len(pair.tags["base_dataset_card_sha256"]) == 64
+
+    def test_lineage_is_that_of_the_training(self, registered: Project) -> None:
+        """A commit after it is where it was registered, not where it comes from."""
+        tags = client(registered).get_model_version_by_alias("tiny", "cascade-large").tags
+        for part, model in (("base", "base"), ("upsampler", "up")):
+            assert tags[f"{part}_git_commit"] == COMMIT.format(model) and tags[f"{part}_shards_sha256"] == SHARDS
+        assert "git_commit" not in tags and "registered_at_commit" in tags
+        assert not [tag for tag in tags if tag.endswith("run_id")]  # these trainings never ran
+
+    def test_how_the_samples_of_every_score_were_drawn(self, registered: Project) -> None:
+        base = client(registered).get_model_version_by_alias("tiny", "model-base").tags
+        assert {tag for tag in base if tag.startswith("sampling.")} == {
+            f"sampling.{entry}" for entry in ("small", "small-seed-1", "few-steps")
+        }
+        few = json.loads(base["sampling.few-steps"])
+        assert (few["steps"], few["sampler"], few["eta"], few["clip"]) == (2, "ddim", 0.5, False)
+        pair = client(registered).get_model_version_by_alias("tiny", "cascade-large").tags
+        large = json.loads(pair["sampling.large-seed-1"])
+        assert (large["seed"], large["samples"]["seed"], large["augmentation"]) == (1, 1, LEVEL)
 
     def test_the_best_is_the_best_mean_over_seeds(self, registered: Project) -> None:
         """Samplings of one protocol compete; those of the cascade are of other images."""
@@ -202,10 +228,37 @@ class TestRegistered:
 
     def test_a_model_by_its_alias_is_the_folder(self, registered: Project) -> None:
         folder = str(registered.root / "runs/models/base")
-        asked = {"steps": "4", "seed": 3}
-        images = drawn(registered, "models:/tiny@model-base", **asked)
-        assert np.array_equal(images, drawn(registered, folder, **asked))
+        params = {"steps": "4", "sampler": "ancestral", "eta": 0.0, "seed": 3, "weights": "ema", "clip": True}
+        rows = pd.DataFrame({"label": [-1] * IMAGES})
+        images = load("tiny@model-base", registered.root).predict(rows, params=params)
+        assert np.array_equal(images, drawn(registered, folder, steps="4", seed=3))
         assert np.array_equal(images, images_of(registered, "small"))
+
+    def test_the_best_draws_what_earned_its_alias(self, registered: Project) -> None:
+        """Bit for bit the samples of the entry with the best distance, and what is asked otherwise has an effect."""
+        best = "models:/tiny@best-fd-pixels-pixels-4"
+        holder = client(registered).get_model_version_by_alias("tiny", "best-fd-pixels-pixels-4")
+        (group,) = [one for one in json.loads(holder.tags["measured"]) if "fd-pixels" in one["scores"]]
+        earned = images_of(registered, group["scores"]["fd-pixels"]["of"][0])
+        assert np.array_equal(drawn(registered, best), earned)
+        for asked in ({"seed": 8}, {"label": 3}, {"sampler": "ancestral", "steps": "5"}, {"sampler": "ddim"}):
+            assert not np.array_equal(drawn(registered, best, **asked), earned)
+        register_model(registered.root, "base", "few", "champion", "few-steps", "frechet_distance")
+        assert np.array_equal(drawn(registered, "models:/few@champion"), images_of(registered, "few-steps"))
+        assert drawn(registered, "models:/few@champion", sampler="ancestral").shape == earned.shape
+        with pytest.raises(UserError, match=r"^weights half: choose ema or raw$"):
+            predict("few", pd.DataFrame({"label": [-1]}), {"weights": "half"}, registered.root)
+
+    def test_drawing_from_the_registry_needs_no_parameters(
+        self, registered: Project, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.chdir(registered.root)
+        restore = replaced(registered, "params.yaml", lambda content: b"nonsense")
+        try:
+            draw_command("models:/tiny@model-base", tmp_path / "x.png", count=2)
+        finally:
+            restore()
+        assert (tmp_path / "x.png").exists()
 
     def test_nothing_that_is_registered_is_pickled_or_a_snapshot(self, registered: Project) -> None:
         files = [path for path in (registered.root / "mlruns").rglob("model/artifacts/**/*") if path.is_file()]
@@ -239,7 +292,10 @@ class TestRegistered:
         finally:
             restore()
         printed = capsys.readouterr().out
-        assert "@model-up is version 2" in printed and "@model-base" not in printed
+        assert "@model-up is version 2" in printed and "@model-base is version" not in printed
+        assert "@model-base is gone: params.yaml has no such result that is up to date" in printed
+        register(name="tiny")
+        assert "@model-base is version 1, already registered" in capsys.readouterr().out
 
 
 def replaced(project: Project, file: str, change: Callable[[bytes], bytes]) -> Callable[[], None]:
@@ -313,15 +369,24 @@ class TestIncomplete:
             finished.write(cascade_params())
         assert found[0].startswith(problem)
 
-    def test_what_has_not_run_is_named_with_its_stage(self, finished: Project) -> None:
-        metrics = finished.root / "runs/metrics/few-steps.json"
-        away = metrics.rename(metrics.with_suffix(".away"))
+    @pytest.mark.parametrize(
+        ("file", "address", "sound"),
+        [
+            ("runs/metrics/few-steps.json", "evaluate@few-steps", ["up", "large"]),
+            ("runs/times/models/base.json", "train@base", ["up"]),
+        ],
+    )
+    def test_what_has_not_run_is_named_with_its_stage(
+        self, finished: Project, file: str, address: str, sound: list[str]
+    ) -> None:
+        output = finished.root / file
+        away = output.rename(output.with_suffix(".away"))
         try:
             results, problems = gather_results(finished.root)
         finally:
-            away.rename(metrics)
-        assert problems == ["runs/metrics/few-steps.json: missing; `dvc repro evaluate@few-steps` makes it"]
-        assert [result.name for result in results] == ["up", "large"]
+            away.rename(output)
+        assert problems == [f"{file}: missing; `dvc repro {address}` makes it"]
+        assert [result.name for result in results] == sound
 
     def test_with_nothing_trained_there_is_nothing_to_register(self, project: Project) -> None:
         with pytest.raises(UserError, match=r"^runs/models/digits: missing; `dvc repro train@digits` makes it$"):
@@ -339,8 +404,8 @@ class TestIncomplete:
 
 
 def measurement(name: str, recall: float, how: dict[str, Any] | None, **changes: Any) -> Measurement:
-    settings: dict[str, Any] = {"protocol": {"images": 20}, "seed": name} | changes
-    return Measurement(name=name, values={"recall": recall}, titles={"recall": "recall-pixels"}, made=how, **settings)
+    fields: dict[str, Any] = {"protocol": {"images": 20}, "seed": name, "titles": {"recall": "recall-pixels"}} | changes
+    return Measurement(name=name, values={"recall": recall}, made=how, settings={}, **fields)
 
 
 def test_which_measurements_compete() -> None:
@@ -406,7 +471,8 @@ def test_a_cascade_of_three_stages_that_starts_from_a_surrogate(tmp_path: Path) 
 
 def test_served_code_finds_what_it_imports() -> None:
     """Where a model is served, only these packages, mlflow's own and pandas are installed."""
-    code = "import sys, iddpm.stages.cascade_model as m; print(*[n for n in sys.modules if n.split('.')[0] == 'iddpm'])"
+    served = "iddpm.stages.cascade_model, iddpm.stages.single_model"
+    code = f"import sys, {served}; print(*[n for n in sys.modules if n.split('.')[0] == 'iddpm'])"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
     needed = set()
     for name in loaded:

@@ -1,9 +1,12 @@
 """Published models: loadable by alias, free of pickle, and an alias that only a better model takes over."""
 
+import hashlib
 import json
 import sys
+import tempfile
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -13,12 +16,20 @@ import pandas as pd
 import pytest
 from mlflow.exceptions import MlflowException
 
-import iddpm.stages
 from iddpm.errors import UserError
-from iddpm.tracking import deliver, load, register, tracking_uri
-from tests.tracking.conftest import append_row, child_environment, curve, mlflow_process, record, stage_run
+from iddpm.tracking import Lineage, Package, copy_model, deliver, load, register, tracking_uri
+from tests.tracking.conftest import (
+    all_runs,
+    append_row,
+    child_environment,
+    curve,
+    mlflow_process,
+    record,
+    stage_run,
+)
 
 STAND_IN = Path(__file__).with_name("stand_in_model.py")
+DEFAULTS = {"steps": "100", "sampler": "ancestral", "eta": 0.0, "clip": True, "seed": 0}
 PROTOCOL = {"samples": 1000, "sampler": "ancestral", "features": {"name": "raw", "size": 64}}
 
 pytestmark = pytest.mark.tools
@@ -41,6 +52,14 @@ def model_dir(tmp_path: Path) -> Path:
     return model_dir
 
 
+def package(model_dir: Path, **changes: Any) -> Package:
+    return Package("model", partial(copy_model, model_dir), DEFAULTS, **changes)
+
+
+def stand_in(model_dir: Path) -> Package:
+    return package(model_dir, served_model=STAND_IN)
+
+
 def publish(
     root: Path,
     model_dir: Path,
@@ -49,8 +68,8 @@ def publish(
     metric: str | None = "kid",
     protocol: dict[str, Any] = PROTOCOL,
 ) -> str:
-    lineage = {"git commit": "abc", "dvc.lock": "123"}
-    version = register(model_dir, name, "champion", scores, protocol, lineage, root, metric, STAND_IN)
+    lineage = Lineage({"git commit": "abc", "dvc.lock": "123"})
+    version = register(stand_in(model_dir), name, "champion", scores, protocol, lineage, root, metric)
     return str(version.version)
 
 
@@ -88,11 +107,53 @@ def test_nothing_published_is_pickled(root: Path, model_dir: Path) -> None:
 
 
 def test_a_version_tells_its_scores_protocol_and_lineage(root: Path, model_dir: Path) -> None:
-    scores, lineage = {"kid": 0.1}, {"git": "abc"}
-    version = register(model_dir, "tags", "champion", scores, PROTOCOL, lineage, root, None, STAND_IN)
+    scores, lineage = {"kid": 0.1}, Lineage({"git": "abc"})
+    version = register(stand_in(model_dir), "tags", "champion", scores, PROTOCOL, lineage, root, None)
     assert version.tags["score.kid"] == "0.1" and version.tags["git"] == "abc"
     assert json.loads(version.tags["protocol"]) == PROTOCOL
     assert version.aliases == ["champion"]
+
+
+def test_a_version_names_the_run_that_made_its_model(root: Path, model_dir: Path) -> None:
+    """The newest that left these very weights: neither another's, nor one that MLflow does not have."""
+
+    def made(content: str) -> tuple[str, str]:
+        (model_dir / "manifest.json").write_text(content)
+        run_dir, running = root / "work" / "train" / content, record(name="traced")
+        running.ended("FINISHED", {}, ((str(model_dir / "manifest.json"), ""),)).write(run_dir)
+        deliver(run_dir, root)
+        (run,) = [run for run in all_runs(root) if run.data.tags.get("iddpm.run_key") == running.key]
+        return run.info.run_id, hashlib.sha256(content.encode()).hexdigest()
+
+    first, sha256 = made("first")
+    made("second")
+    made_by = {"base": ("train@traced", sha256), "upsampler": ("train@traced", "0" * 64), "surrogate": ("x@y", sha256)}
+    version = register(stand_in(model_dir), "traced", "champion", {}, {}, Lineage({}, made_by), root, None)
+    assert {key: value for key, value in version.tags.items() if key.endswith("run_id")} == {"base_run_id": first}
+
+
+def test_weights_are_copied_once_and_not_through_the_systems_folder(
+    root: Path, model_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Into the store; before that they are links in the project."""
+    elsewhere = model_dir.with_name("system")
+    elsewhere.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(elsewhere))
+    weights = model_dir / "ema.safetensors"
+    weights.write_bytes(b"weights")
+    seen = []
+
+    def write(to: Path) -> None:
+        copy_model(model_dir, to)
+        seen.append((to, weights.stat().st_nlink, list(elsewhere.rglob("*.safetensors"))))
+
+    linked = Package("model", write, DEFAULTS, STAND_IN)
+    version = register(linked, "copied", "champion", {}, {}, Lineage({}), root, None)
+    ((to, links, strays),) = seen
+    assert to.is_relative_to(root / "work") and not to.exists() and links == 2 and not strays
+    (stored,) = (root / "mlruns" / version.run_id).rglob("ema.safetensors")
+    assert stored.read_bytes() == b"weights" and stored.stat().st_nlink == 1 == weights.stat().st_nlink
+    assert load("copied", root).metadata.model_size_bytes > 7
 
 
 @pytest.mark.parametrize(
@@ -135,8 +196,14 @@ def test_impossible_requests_are_refused_before_anything_is_published(root: Path
         publish(root, model_dir, "refused", {"loss": 1.0}, "loss")
     with pytest.raises(UserError, match="scored by kid only"):
         publish(root, model_dir, "refused", {"kid": 1.0}, "frechet_distance")
-    with pytest.raises(UserError, match="no finished model"):
-        publish(root, model_dir / "absent", "refused", {"kid": 1.0})
+    for name in ("a/b", "o'brien", "a:b", "a@b", " a", "..", "", "x" * 201):
+        with pytest.raises(UserError, match=rf"^registered model {name!r}: take at most 200 letters") as error:
+            publish(root, model_dir, name, {"kid": 1.0})
+        assert len(str(error.value).splitlines()) == 1
+    for alias in ("a/b", "latest", "v1", ""):
+        with pytest.raises(UserError, match=rf"^alias '{alias}': "):
+            register(stand_in(model_dir), "refused", alias, {}, {}, Lineage({}), root, None)
+    assert "register refused" not in {run.info.run_name for run in all_runs(root)}
     with pytest.raises(UserError, match="refused"):
         load("refused", root)
 
@@ -146,24 +213,27 @@ def test_the_served_model_asks_for_the_images_of_each_row(
 ) -> None:
     asked: list[tuple[Any, ...]] = []
 
-    def draw_images(model: Path, labels: Any, count: int, sampler: str, steps: str, seed: int, eta: float) -> Any:
-        listed = None if labels is None else labels.tolist()
-        asked.append((model.name, listed, count, sampler, steps, seed, eta))
-        if sampler == "euler":
-            raise UserError("sampler euler: choose ancestral or ddim")
-        return np.zeros((count, 1, 1, 1), np.uint8)
+    class SingleModel:
+        def __init__(self, folder: Path) -> None:
+            self.name = folder.name
 
-    drawing, models = ModuleType("iddpm.stages.draw"), ModuleType("iddpm.stages.models")
-    drawing.draw_images = draw_images  # type: ignore[attr-defined]
-    models.DiffusionModel = lambda folder: folder  # type: ignore[attr-defined]
-    for module in (drawing, models):
-        monkeypatch.setitem(sys.modules, module.__name__, module)
-        monkeypatch.setattr(iddpm.stages, module.__name__.rpartition(".")[2], module, raising=False)
-    register(model_dir, "served", "champion", {}, PROTOCOL, {}, root, None)
+        def draw(self, labels: Any, count: int, sampler: str, **settings: Any) -> Any:
+            listed = None if labels is None else labels.tolist()
+            asked.append((self.name, listed, count, sampler, settings))
+            if sampler == "euler":
+                raise UserError("sampler euler: choose ancestral or ddim")
+            return np.zeros((count, 1, 1, 1), np.uint8)
+
+    module = ModuleType("iddpm.stages.single_model")
+    module.SingleModel = SingleModel  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    register(package(model_dir), "served", "champion", {}, PROTOCOL, Lineage({}), root, None)
     model = load("served", root)
     assert model.predict(pd.DataFrame({"label": [3, -1]})).shape == (2, 1, 1, 1)
-    model.predict(pd.DataFrame({"label": [-1] * 3}), params={"sampler": "ddim", "steps": "25", "seed": 5, "eta": 0.5})
-    assert asked == [("model", [3, -1], 2, "ancestral", "100", 0, 0.0), ("model", None, 3, "ddim", "25", 5, 0.5)]
+    changes = {"steps": "25", "seed": 5, "eta": 0.5, "clip": False}
+    model.predict(pd.DataFrame({"label": [-1] * 3}), params={"sampler": "ddim"} | changes)
+    own = {key: value for key, value in DEFAULTS.items() if key != "sampler"}
+    assert asked == [("model", [3, -1], 2, "ancestral", own), ("model", None, 3, "ddim", changes)]
     with pytest.raises(MlflowException, match="choose ancestral or ddim") as refusal:
         model.predict(pd.DataFrame({"label": [1]}), params={"sampler": "euler"})
     assert refusal.value.get_http_status_code() == 400
@@ -172,7 +242,7 @@ def test_the_served_model_asks_for_the_images_of_each_row(
 
 
 def test_the_real_served_model_names_a_damaged_model(root: Path, model_dir: Path) -> None:
-    register(model_dir, "real", "champion", {}, PROTOCOL, {}, root, None)
+    register(package(model_dir), "real", "champion", {}, PROTOCOL, Lineage({}), root, None)
     with pytest.raises(UserError, match="no checkpoint here"):
         load("real", root)
 

@@ -1,5 +1,6 @@
 """All results of a pipeline as versions: none twice, and the best of each score has its alias."""
 
+import json
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from mlflow import MlflowClient
 
 from iddpm.errors import UserError
 from iddpm.tracking import (
-    MODEL_DEFAULTS,
+    Lineage,
     Measured,
     Package,
     Result,
@@ -41,11 +42,14 @@ def result(model_dir: Path, name: str, scores: dict[str, float], *protocols: dic
     """Distance and recall by their titles, each under every protocol."""
     keys = {"fd-lite0": "frechet_distance", "recall-lite0": "recall"}
     found = {title: Score(keys[title], value, (f"{name}-sampling",)) for title, value in scores.items()}
-    package = Package("model", partial(copy_model, model_dir), MODEL_DEFAULTS, STAND_IN)
+    package = Package("model", partial(copy_model, model_dir), {"seed": 0}, STAND_IN)
     values = {f"{name}-sampling/{keys[title]}": value for title, value in scores.items()}
     measured = [Measured(protocol, found) for protocol in protocols or (PROTOCOL,)]
-    content: dict[str, Any] = {"weights_sha256": {"model": "1" * 64}, "lineage": {"git_commit": "abc"}} | changes
-    return Result(name=name, package=package, scores=values, measured=measured, **content)
+    settings = {f"{name}-sampling": {"steps": 25, "seed": 3}}
+    content: dict[str, Any] = {"weights_sha256": {"model": "1" * 64}, "lineage": Lineage({"git_commit": "abc"})}
+    return Result(
+        name=name, package=package, scores=values, settings=settings, measured=measured, **(content | changes)
+    )
 
 
 def aliases(root: Path) -> dict[str, str]:
@@ -78,7 +82,7 @@ def test_the_best_of_each_score_has_an_alias_and_keeps_it(root: Path, model_dir:
 def test_equal_content_is_registered_once(root: Path, model_dir: Path) -> None:
     first = result(model_dir, "digits", {"fd-lite0": 1.0})
     register_results([first], "digits", root)
-    elsewhere = result(model_dir, "digits", {"fd-lite0": 1.0}, lineage={"git_commit": "another"})
+    elsewhere = result(model_dir, "digits", {"fd-lite0": 1.0}, lineage=Lineage({"git_commit": "another"}))
     lines = register_results([elsewhere], "digits", root)
     assert lines[0] == "models:/digits@model-digits is version 1, already registered" and versions(root) == 1
     for changed in (
@@ -116,9 +120,44 @@ def test_scores_of_different_protocols_have_aliases_of_their_own(root: Path, mod
 def test_versions_registered_one_by_one_are_left_alone(root: Path, model_dir: Path) -> None:
     from iddpm.tracking import register
 
-    register(model_dir, "digits", "best-friend", {"kid": 0.1}, {}, {}, root, None, STAND_IN)
-    register_results([result(model_dir, "first", {"fd-lite0": 1.0})], "digits", root)
-    assert aliases(root) == {"best-friend": "1", "model-first": "2", "best-fd-lite0": "2"}
+    first = result(model_dir, "first", {"fd-lite0": 1.0})
+    for alias in ("best-friend", "model-friend"):
+        register(first.package, "digits", alias, {"kid": 0.1}, {}, Lineage({}), root, None)
+    register_results([first], "digits", root)
+    assert aliases(root) == {"best-friend": "1", "model-friend": "2", "model-first": "3", "best-fd-lite0": "3"}
+
+
+def test_an_entry_that_is_no_more_loses_its_alias_and_keeps_its_scores(root: Path, model_dir: Path) -> None:
+    near, wide = result(model_dir, "near", {"fd-lite0": 1.0}), result(model_dir, "wide", {"fd-lite0": 2.0})
+    register_results([near, wide], "digits", root)
+    lines = register_results([wide], "digits", root)
+    assert aliases(root) == {"model-wide": "2", "best-fd-lite0": "1"}
+    assert [line for line in lines if "gone" in line] == [
+        "models:/digits@model-near is gone: params.yaml has no such result that is up to date"
+    ]
+    register_results([near, wide], "digits", root)
+    assert aliases(root)["model-near"] == "1"
+
+
+def test_names_that_an_alias_cannot_tell_apart_are_told_apart(root: Path, model_dir: Path) -> None:
+    """Values that differ in other characters alone; names that are too long."""
+    protocols = [PROTOCOL | {"split": value} for value in ("a.b", "a-b", "a" * 300, "a" * 299 + "b")]
+    results = [
+        result(model_dir, f"entry-{number}", {"fd-lite0": float(number)}, protocol)
+        for number, protocol in enumerate(protocols)
+    ]
+    register_results(results, "digits", root)
+    best = {alias: version for alias, version in aliases(root).items() if alias.startswith("best-")}
+    assert sorted(best.values()) == ["1", "2", "3", "4"]
+    assert sum(alias.startswith("best-fd-lite0-split-a-b-") for alias in best) == 2
+    register_results(results[::-1], "digits", root)
+    assert best.items() <= aliases(root).items()
+
+
+def test_a_name_that_cannot_be_is_refused_before_the_upload(root: Path, model_dir: Path) -> None:
+    with pytest.raises(UserError, match=r"^registered model 'a/b': take at most 200 letters"):
+        register_results([result(model_dir, "first", {"fd-lite0": 1.0})], "a/b", root)
+    assert not (root / "mlruns").exists()
 
 
 def test_a_version_says_what_it_is_and_draws(root: Path, model_dir: Path) -> None:
@@ -126,6 +165,7 @@ def test_a_version_says_what_it_is_and_draws(root: Path, model_dir: Path) -> Non
     version = MlflowClient(tracking_uri=tracking_uri(root)).get_model_version("digits", "1")
     assert version.tags["result"] == "digits" and version.tags["git_commit"] == "abc"
     assert version.tags["score.digits-sampling.frechet_distance"] == "1.25"
+    assert json.loads(version.tags["sampling.digits-sampling"]) == {"steps": 25, "seed": 3}
     run = MlflowClient(tracking_uri=tracking_uri(root)).get_run(version.run_id)
     assert run.data.metrics == {"digits-sampling/frechet_distance": 1.25} and run.data.tags["git_commit"] == "abc"
     images = load("digits@best-fd-lite0", root).predict(pd.DataFrame({"label": [-1, 3]}), params={"seed": 7})

@@ -9,7 +9,7 @@ from iddpm.checks.files import missing_files
 from iddpm.checks.models import check_import, check_mixture, check_model, check_surrogate
 from iddpm.checks.references import MODEL_GROUPS, SAMPLE_GROUPS
 from iddpm.checks.report import check_report
-from iddpm.checks.uses import check_evaluation, check_likelihood, check_sampling
+from iddpm.checks.uses import check_evaluation, check_gradient_noise, check_likelihood, check_sampling
 from iddpm.errors import UserError
 from iddpm.params import Params, read_params
 
@@ -59,6 +59,8 @@ def contradictions(params: Params) -> Iterator[str]:
         yield from check_evaluation(f"evaluations.{name}", evaluation, params)
     for name, likelihood in params.likelihoods.items():
         yield from check_likelihood(f"likelihoods.{name}", likelihood, params)
+    for name, gradient_noise in params.gradient_noises.items():
+        yield from check_gradient_noise(f"gradient_noises.{name}", gradient_noise, params)
     yield from check_report("report", params)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from iddpm.checks.references import reference
+from iddpm.checks.references import named_model, reference
 from iddpm.errors import UserError
 from iddpm.evaluation.published import published_result
 from iddpm.params import Checkpoints, Params, ScalingMetric, ScalingStudy, Splits
@@ -49,7 +49,9 @@ def _check_scaling(path: str, study: ScalingStudy, params: Params) -> Iterator[s
             yield f"{path}.points: {problem}"
         elif model is not None and model in params.models:  # a missing model is reported where it is named
             trained.setdefault(model, set()).update(_steps(name, model, study.metric, params))
-    yield from _check_alike(f"{path}.points", known, study.metric, params)
+    settings = {name: _settings(name, study.metric, params) for name in known}
+    yield from _check_alike(f"{path}.points", settings)
+    yield from _check_once(f"{path}.points", settings, study.metric, params)
     if not trained:
         return
     points = sum(map(len, trained.values()))
@@ -91,7 +93,7 @@ def _no_compute(name: str, model: str | None, params: Params) -> str:
 def _steps(name: str, model: str, metric: ScalingMetric, params: Params) -> set[int]:
     """Training steps at which a point's key measures the model."""
     training = params.models[model].training
-    if metric is ScalingMetric.FRECHET_DISTANCE:
+    if metric is not ScalingMetric.BITS_PER_DIM:
         return {params.samplings[params.evaluations[name].samples].checkpoint or training.steps}
     every = training.snapshot_every
     if params.likelihoods[name].checkpoints is Checkpoints.FINAL or every is None:
@@ -99,23 +101,45 @@ def _steps(name: str, model: str, metric: ScalingMetric, params: Params) -> set[
     return {training.steps, *range(every, training.steps, every)}
 
 
-def _check_alike(path: str, names: list[str], metric: ScalingMetric, params: Params) -> Iterator[str]:
-    """A complaint for each setting in which a point is measured unlike the first."""
-    settings = {name: _settings(name, metric, params) for name in names}
-    for name in names[1:]:
-        first = settings[names[0]]
-        for key in [key for key in first if key in settings[name]]:
-            theirs, ours = first[key], settings[name][key]
-            if theirs != ours:
-                yield f"{path}: {key} is {ours} for {name}, {theirs} for {names[0]}: their values do not compare"
+def _check_alike(path: str, settings: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """A complaint for each value of a setting that other points, the most of them, have otherwise."""
+    for key in dict.fromkeys(key for of_point in settings.values() for key in of_point):
+        names: dict[str, list[str]] = {}
+        for name, of_point in settings.items():
+            if key in of_point:
+                names.setdefault(str(of_point[key]), []).append(name)
+        usual = max(names, key=lambda value: len(names[value]))  # of as many the first
+        first, *more = names.pop(usual)
+        others = f"{first} and {len(more)} more" if more else first
+        for value, odd in names.items():
+            yield f"{path}: {key} is {value} for {', '.join(odd)}, {usual} for {others}: their values do not compare"
+
+
+def _check_once(path: str, settings: dict[str, dict[str, Any]], metric: ScalingMetric, params: Params) -> Iterator[str]:
+    """A complaint for each point that an earlier one is already: as a second seed it would feign certainty."""
+    of_likelihoods = metric is ScalingMetric.BITS_PER_DIM
+    same = "model, step and images" if of_likelihoods else "samples"
+    seen: dict[tuple[Any, ...], str] = {}
+    for name, of_point in settings.items():
+        model = _model(name, metric, params)
+        if model not in params.models:
+            continue  # reported above
+        seed = None if of_likelihoods else params.samplings[params.evaluations[name].samples].seed
+        points = [(model, step, seed, str(of_point)) for step in sorted(_steps(name, model, metric, params))]
+        if twins := [seen[point] for point in points if point in seen]:
+            yield f"{path}: {name} is of the same {same} as {twins[0]}: they are one point, no two seeds; leave one out"
+        seen |= dict.fromkeys(points, name)
 
 
 def _settings(name: str, metric: ScalingMetric, params: Params) -> dict[str, Any]:
+    """What a point's value depends on besides the model's training, as far as it is known."""
+    model = named_model(_model(name, metric, params) or "", params)
+    size = {} if model is None else {"image size": model.size}
     if metric is ScalingMetric.BITS_PER_DIM:
         likelihood = params.likelihoods[name]
-        settings = {key: getattr(likelihood, key) for key in OF_LIKELIHOOD}
+        settings = {key: getattr(likelihood, key) for key in OF_LIKELIHOOD} | size
         return settings | ({"split": Splits.TEST} if likelihood.split is Splits.BOTH else {})
     evaluation = params.evaluations[name]
-    settings = {key: getattr(evaluation, key) for key in OF_EVALUATION}
+    settings = {key: getattr(evaluation, key) for key in OF_EVALUATION} | size
     sampling = params.samplings.get(evaluation.samples)
     return settings | ({} if sampling is None else {key: getattr(sampling, key) for key in OF_SAMPLING})

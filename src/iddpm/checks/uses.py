@@ -1,4 +1,4 @@
-"""Contradictions in what is done with models: samplings, evaluations, likelihoods."""
+"""Contradictions in what is done with models: samplings, evaluations, likelihoods, gradient noise."""
 
 from collections.abc import Iterator
 
@@ -15,6 +15,7 @@ from iddpm.params import (
     Diffusion,
     DiffusionSurrogate,
     Evaluation,
+    GradientNoise,
     Likelihood,
     Params,
     Sampling,
@@ -223,3 +224,16 @@ def _check_stride(path: str, steps: int, model: Named) -> Iterator[str]:
     else:
         taken = strided_process(model.process, steps).timesteps
         yield from check_skipping(path, variance, taken, timesteps, Sampler.ANCESTRAL)
+
+
+def check_gradient_noise(path: str, entry: GradientNoise, params: Params) -> Iterator[str]:
+    """Of a measurement of gradient noise: a training that keeps snapshots, and its own images."""
+    yield from reference(f"{path}.model", entry.model, params, "models")
+    yield from reference(f"{path}.dataset", entry.dataset, params, "datasets")
+    model = params.models.get(entry.model)
+    if model is None:
+        return
+    if model.training.snapshot_every is None:
+        yield f"{path}.model: {entry.model} keeps no snapshots: set models.{entry.model}.training.snapshot_every"
+    if entry.dataset in params.datasets and entry.dataset != model.dataset:
+        yield f"{path}.dataset: {entry.dataset}, but {entry.model} is trained on {model.dataset}"

@@ -191,19 +191,22 @@ def scaling_figure(
         _save(figure, path)
 
 
-def lines_with_errors(
-    series: Mapping[str, Sequence[tuple[float, float, float]]], path: Path, *, xlabel: str, ylabel: str
-) -> None:
-    """Each series as points (x, y, standard error of y) joined in the order of x, y on a log axis."""
+def noise_scale_figure(series: Mapping[str, Sequence[tuple[float, float, float]]], path: Path) -> None:
+    """Gradient noise scales as points (step, scale, standard error), a line for each training, y logarithmic.
+
+    A scale that is infinite has no place; neither has an error that is.
+    """
+    styles = series_styles(list(series))
     with plt.rc_context(STYLE):
         figure, axis = plt.subplots()
         for name, points in series.items():
             shown = [point for point in sorted(points) if np.isfinite(point[1])]
             x, y, error = (np.array(column) for column in zip(*shown, strict=True)) if shown else (np.array([]),) * 3
+            error = np.where(np.isfinite(error), error, np.nan)
             below = np.minimum(error, 0.9 * y)  # a log axis has no place for what lies at or below 0
-            axis.errorbar(x, y, yerr=[below, error], marker="o", capsize=3, label=name)
-        axis.set(yscale="log", xlabel=xlabel, ylabel=ylabel)
-        axis.legend(frameon=False)
+            axis.errorbar(x, y, yerr=[below, error], capsize=3, label=name, **styles[name])
+        axis.set(yscale="log", xlabel="training step (no error bar: unbounded)", ylabel="gradient noise scale (images)")
+        _legend(figure, axis, len(series))
         _save(figure, path)
 
 

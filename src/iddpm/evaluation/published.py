@@ -10,7 +10,7 @@ import yaml
 from iddpm.errors import UserError
 from iddpm.params import Section
 
-Score = Literal["fid", "is", "precision", "recall", "nll", "samples_per_s", "training_hours", "relative_time"]
+Score = Literal["fid", "is", "precision", "recall", "nll", "relative_speed", "training_hours", "relative_time"]
 
 
 INCEPTION = "2015 Inception"
@@ -67,7 +67,7 @@ ASPECTS = {
     "inception_splits": Aspect("splits of IS", frozenset(("is",))),
     "likelihood_split": Aspect("images of the likelihood", frozenset(("nll",))),
     "likelihood_terms": Aspect("terms of the bound", frozenset(("nll",))),
-    "hardware": Aspect("hardware", frozenset(("samples_per_s", "training_hours", "relative_time"))),
+    "hardware": Aspect("hardware", frozenset(("relative_speed", "training_hours", "relative_time"))),
     "conditioning": Aspect("conditioning"),
     "timesteps": Aspect("T"),
     "schedule": Aspect("schedule"),
@@ -91,12 +91,13 @@ class Difference(NamedTuple):
 
 
 class PublishedResult(NamedTuple):
-    """One row of a published table."""
+    """One row of a published table; `relative_to` names the row that its relative scores are ratios to."""
 
     name: str
     source: str
     scores: dict[Score, float]
     protocol: Protocol
+    relative_to: str | None
 
     def differences(self, ours: Protocol, scores: Collection[Score]) -> list[Difference]:
         """From a result of ours, in what bears on these scores and in how it was made."""
@@ -129,7 +130,7 @@ def published_results() -> dict[str, PublishedResult]:
             own = dict(row)
             scores = _Scores.model_validate({"scores": own.pop("scores")}).scores
             protocol = Protocol.model_validate(table.protocol | own)
-            results[name] = PublishedResult(name, table.source, scores, protocol)
+            results[name] = PublishedResult(name, table.source, scores, protocol, table.relative_to)
     return results
 
 
@@ -153,6 +154,7 @@ class _Scores(Section):
 class _Table(Section):
     source: str
     protocol: dict[str, object]
+    relative_to: str | None = None
     rows: dict[str, dict[str, object]]
 
 

@@ -30,9 +30,11 @@ from iddpm.params.models import (
 from iddpm.params.reading import Params, read_params, refusal
 from iddpm.params.runs import (
     FREE_AMONG_SEEDS,
+    FREE_AMONG_TRAINING_SEEDS,
     Cascade,
     Checkpoints,
     Evaluation,
+    GradientNoise,
     Likelihood,
     Reconstruction,
     Report,
@@ -46,6 +48,7 @@ from iddpm.params.runs import (
 
 __all__ = [
     "FREE_AMONG_SEEDS",
+    "FREE_AMONG_TRAINING_SEEDS",
     "Architecture",
     "Block",
     "Cascade",
@@ -59,6 +62,7 @@ __all__ = [
     "DiffusionSurrogate",
     "DigitsDataset",
     "Evaluation",
+    "GradientNoise",
     "ImagesDataset",
     "Import",
     "Labels",

@@ -14,7 +14,16 @@ from iddpm.errors import UserError
 from iddpm.params.base import Compute, Name, Section
 from iddpm.params.datasets import Dataset
 from iddpm.params.models import Import, Mixture, Model, Surrogate
-from iddpm.params.runs import Cascade, Evaluation, Likelihood, Reconstruction, Report, Sampling, SurrogateSampling
+from iddpm.params.runs import (
+    Cascade,
+    Evaluation,
+    GradientNoise,
+    Likelihood,
+    Reconstruction,
+    Report,
+    Sampling,
+    SurrogateSampling,
+)
 
 
 class Params(Section):
@@ -32,6 +41,7 @@ class Params(Section):
     reconstructions: dict[Name, Reconstruction]
     evaluations: dict[Name, Evaluation]
     likelihoods: dict[Name, Likelihood]
+    gradient_noises: dict[Name, GradientNoise]
     report: Report
 
 

@@ -81,6 +81,8 @@ class Sampling(_Chain):
 
 FREE_AMONG_SEEDS = ("seed", "batch_size", "interpolations")
 """Keys in which samplings may differ and yet be seeds of one thing."""
+FREE_AMONG_TRAINING_SEEDS = ("seed", "log_every", "checkpoint_every", "snapshot_every")
+"""Likewise of trainings."""
 
 
 class SurrogateSampling(Sampling):
@@ -174,10 +176,24 @@ class Likelihood(Section):
     seed: int = Field(0, ge=0, description="Of the one noise draw per image and timestep.")
 
 
+class GradientNoise(Section):
+    """The gradient noise scale of a training at every snapshot that it kept (paper, section 3.3)."""
+
+    model: Name = Field(description="A key of models, with training.snapshot_every.")
+    dataset: Name = Field(description="The model's own.")
+    batches: int = Field(
+        100,
+        ge=10,
+        multiple_of=5,
+        description="Whole batches measured at each snapshot, in five groups whose spread gives the standard error.",
+    )
+
+
 class ScalingMetric(StrEnum):
     """What a scaling study plots against training compute."""
 
     FRECHET_DISTANCE = "frechet_distance"
+    FRECHET_DISTANCE_INFINITY = "frechet_distance_infinity"
     BITS_PER_DIM = "bits_per_dim"
 
 
@@ -187,8 +203,8 @@ class ScalingStudy(Section):
     metric: ScalingMetric
     points: list[Name] = Field(
         min_length=3,
-        description="Keys of evaluations (frechet_distance) or likelihoods (bits_per_dim; with checkpoints: all each "
-        "snapshot is a point).",
+        description="Keys of evaluations (frechet_distance, frechet_distance_infinity) or likelihoods (bits_per_dim; "
+        "with checkpoints: all each snapshot is a point).",
     )
     held_out: Name | None = Field(
         None, description="Key of the model predicted from the others; null is the one of most training compute."

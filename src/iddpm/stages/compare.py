@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from iddpm.errors import UserError
 from iddpm.stages.evaluate import PROTOCOL, SCORES
-from iddpm.stages.evaluated import SPREADS, Evaluated, mean_over_seeds, told_apart
+from iddpm.stages.evaluated import SPREADS, Evaluated, means_over_seeds, told_apart, trainings
 from iddpm.tracking import HIGHER_IS_BETTER
 
 
@@ -52,9 +52,9 @@ def compare(root: Path, first: str, second: str, seeds: bool = False) -> str:
     """A table of two evaluations, each a name, the folder of an `iddpm evaluate`, or several with commas between.
 
     Several are sampling seeds of one thing: they may differ in their seed alone, and stand as their mean; with `seeds`
-    so do samples that do not tell how they were made. Brackets are 95 % intervals: of one set of samples as
-    protocol.json has them, of a mean over seeds Student's t. The second is better or worse where they do not overlap.
-    UserError says in which keys the protocols differ.
+    so do those of several trainings, and samples that do not tell how they were made. Brackets are 95 % intervals: of
+    one set of samples as protocol.json has them, of a mean over seeds Student's t by the spread of both sides. The
+    second is better or worse where they do not overlap. UserError says in which keys the protocols differ.
     """
     sides = [[read_evaluation(root, name) for name in _names(side)] for side in (first, second)]
     for group in sides:
@@ -62,7 +62,8 @@ def compare(root: Path, first: str, second: str, seeds: bool = False) -> str:
     everyone = [evaluated for group in sides for evaluated in group]
     for other in everyone[1:]:
         refuse_other_protocol(everyone[0], other)
-    one, two = (mean_over_seeds(side) if len(side) > 1 else side[0] for side in sides)
+    means = iter(means_over_seeds([(side[0].name, side) for side in sides if len(side) > 1]))
+    one, two = (next(means) if len(side) > 1 else side[0] for side in sides)
     shared = [name for name in one.scores if name in two.scores]
     rows = [("", first, second, "difference")]
     rows += [_row(name, one, two) for name in shared]
@@ -70,7 +71,7 @@ def compare(root: Path, first: str, second: str, seeds: bool = False) -> str:
     against = f"{about['protocol']['images']} images against {about['protocol']['reference']['images']}"
     legend = "in brackets 95 % intervals, without the bias of so many images; better or worse where they are apart"
     if one.seeds or two.seeds:
-        legend = f"mean over seeds, sd their standard deviation; {legend}"
+        legend = f"mean over seeds, sd their standard deviation, intervals by that of both sides; {legend}"
     lines = [f"{against}, distance: {about['distance']}; {legend}", "", *_aligned(rows)]
     return "\n".join(lines + _left_out(everyone, shared))
 
@@ -131,15 +132,18 @@ def _refuse_other_samples(group: Sequence[Evaluated], seeds: bool) -> None:
     ours = group[0].all_but_seed
     for other in group[1:]:
         theirs = other.all_but_seed
-        for key in sorted(ours | theirs):
-            if ours.get(key) != theirs.get(key):
-                raise UserError(
-                    f"{group[0].name},{other.name}: not seeds of one sampling: {key} is {_shown(ours.get(key))} and "
-                    f"{_shown(theirs.get(key))}"
-                )
+        differing = [key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key)]
+        trained = all(key in ("model", "upsampler") or key.startswith("inputs.runs/models/") for key in differing)
+        if differing and not (trained and seeds):
+            key = differing[0]
+            hint = "; if they are of trainings that differ in their seed alone, say so by --seeds" if trained else ""
+            raise UserError(
+                f"{group[0].name},{other.name}: not seeds of one sampling: {key} is {_shown(ours.get(key))} and "
+                f"{_shown(theirs.get(key))}{hint}"
+            )
     if len({evaluated.about["samples_sha256"] for evaluated in group}) < len(group):
         raise UserError(f"{names}: the same images twice")
-    if group[0].sampling and len({evaluated.sampling.get("seed") for evaluated in group}) < len(group):
+    if group[0].sampling and len({(trainings(one.made), one.sampling.get("seed")) for one in group}) < len(group):
         raise UserError(f"{names}: the same seed twice")
 
 

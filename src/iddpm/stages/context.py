@@ -38,6 +38,7 @@ GROUPS = {
     "reconstruct": "reconstructions",
     "evaluate": "evaluations",
     "likelihood": "likelihoods",
+    "gradient-noise": "gradient_noises",
 }
 """Stage -> the dictionary of params.yaml it runs over; the report runs once."""
 

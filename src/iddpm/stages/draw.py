@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -256,11 +256,19 @@ class _Batch:
 
 
 def draw_images(
-    model: DiffusionModel, labels: Labels | None, count: int, sampler: str, steps: str, seed: int, eta: float = 0.0
+    model: DiffusionModel,
+    labels: Labels | None,
+    count: int,
+    sampler: str,
+    steps: str,
+    seed: int,
+    eta: float = 0.0,
+    clip: bool = True,
+    batch_size: int = 128,
 ) -> Images:
     """Draw in one call; labels of -1, or none for a conditional model, go round the classes.
 
-    UserError names a label, sampler, eta or step count that the model cannot meet.
+    UserError names a label or setting that the model cannot meet.
     """
     asked = model.labels(count)
     if labels is not None and (labels >= 0).any():
@@ -274,9 +282,12 @@ def draw_images(
         raise UserError(f"eta {eta:g}: lies between 0 and 1")
     if eta and chosen is not Sampler.DDIM:
         raise UserError(f"eta {eta:g}: only the ddim sampler has it, the sampler is {sampler}")
+    if batch_size < 1:
+        raise UserError(f"batch_size {batch_size}: draw one image at once at least")
+    settings: dict[str, Any] = {"eta": eta, "clip": clip, "batch_size": batch_size, "seed": seed}
     try:
         _refuse_skipping(model, steps, chosen)
-        return draw(model, count, steps=steps, labels=asked, sampler=chosen, eta=eta, seed=seed).images
+        return draw(model, count, steps=steps, labels=asked, sampler=chosen, **settings).images
     except ValueError as error:
         raise UserError(f"steps: {error}") from None
 

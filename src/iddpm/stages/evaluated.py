@@ -1,10 +1,12 @@
-"""What an evaluation found, and several that are sampling seeds of one thing."""
+"""What an evaluation found, and several that are seeds of one thing, of its sampling or of its training."""
 
+import json
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Any
+from typing import Any, NamedTuple
 
 from scipy.special import stdtrit
 
@@ -29,7 +31,8 @@ SPREADS = ("kid_standard_error", "inception_score_std")
 class Evaluated:
     """One evaluation: its scores, and in `about` (protocol.json) all that defines them.
 
-    Or the mean over `seeds`: `about` is that of the first but for the intervals, which are of the mean.
+    Or the mean over `seeds`: `about` is that of the first but for the intervals, which are of the mean. Seeds that are
+    trainings may themselves be means, over sampling seeds.
     """
 
     name: str
@@ -46,6 +49,11 @@ class Evaluated:
     def intervals(self) -> dict[str, Interval]:
         """At 95 %, of the scores that have one; one without width is none, since it knows of no chance at all."""
         return {key: (low, high) for key, (low, high) in self.about["intervals"].items() if not math.isclose(low, high)}
+
+    @property
+    def sets(self) -> list["Evaluated"]:
+        """Each set of images for itself."""
+        return [one for seed in self.seeds for one in seed.sets] if self.seeds else [self]
 
     @property
     def deviations(self) -> dict[str, float]:
@@ -79,9 +87,9 @@ class Evaluated:
 
     @property
     def model(self) -> str:
-        """The same, with the training step of a snapshot."""
-        step = self.sampling.get("checkpoint")
-        return self.network if step is None else f"{self.network} at step {step:,}"
+        """The same, with the training step of a snapshot; over several trainings what their names have in common."""
+        step, name = self.sampling.get("checkpoint"), common_name([one.network for one in self.sets])
+        return name if step is None else f"{name} at step {step:,}"
 
     @property
     def surrogate(self) -> str | None:
@@ -101,7 +109,7 @@ class Evaluated:
     @property
     def seconds_per_image(self) -> float:
         """In a cascade of all its stages."""
-        return fmean(_seconds_per_image(seed.made) for seed in self.seeds or (self,))
+        return fmean(_seconds_per_image(one.made) for one in self.sets)
 
 
 def _seconds_per_image(made: Json) -> float:
@@ -109,22 +117,98 @@ def _seconds_per_image(made: Json) -> float:
     return own + (_seconds_per_image(made["base"]) if "base" in made else 0.0)
 
 
-def mean_over_seeds(seeds: Sequence[Evaluated]) -> Evaluated:
-    """Of two or more: the mean of every score that all have, with Student's t interval at 95 % within its bounds.
+def trainings(made: Json) -> str:
+    """What the record of samples tells of the trained models that drew them, in a cascade of all: a key."""
+    params, parts = made.get("params", {}), []
+    parts.append({key: params[key] for key in ("model", "upsampler", "surrogate") if key in params})
+    parts.append({path: of for path, of in made.get("inputs", {}).items() if not path.startswith("runs/samples/")})
+    return json.dumps([*parts, trainings(made["base"]) if "base" in made else ""], sort_keys=True)
 
-    Where all seeds agree, as on no copies, their spread tells nothing, and there is no interval.
+
+def common_name(names: Sequence[str]) -> str:
+    """IWDiff of IWDiff-0 and IWDiff-1: without the numbers in which they differ; the first where more differs."""
+    parts = [re.split(r"(?=[-_.])", name) for name in names]
+    if len({len(of_one) for of_one in parts}) > 1:
+        return names[0]
+    places = list(zip(*parts, strict=True))
+    differing = {part for place in places if len(set(place)) > 1 for part in place}
+    kept = "".join(place[0] for place in places if len(set(place)) == 1)
+    kept = re.sub(r"[-_.]seed$", "", kept).lstrip("-_.") if differing else kept
+    return kept if kept and all(re.fullmatch(r"[-_.]?\d+", part) for part in differing) else names[0]
+
+
+class Spread(NamedTuple):
+    """Of a score over seeds: its variance, and the degrees of freedom that this is known by."""
+
+    variance: float
+    freedom: int
+
+
+def means_over_seeds(groups: Sequence[tuple[str, Sequence[Evaluated]]]) -> list[Evaluated]:
+    """The mean over two or more seeds of each name, of every score that all have, with its 95 % interval.
+
+    That is Student's t with the standard deviation pooled over the groups, cut off at the score's bounds: two seeds
+    alone hardly know their spread, several pairs together do, if all spread alike. Trainings spread more than the
+    sampling seeds of one, so means over trainings are pooled among themselves; each training counts once, by the mean
+    of its sampling seeds. Where all seeds agree, as on no copies, their spread tells nothing, and there is no interval.
     """
+    units = [_by_training(seeds) for _, seeds in groups]
+    over_trainings = [len(of_one) > 1 for of_one in units]
+    seeds = [
+        [_mean(alike) for alike in of_one] if several else of_one[0]
+        for of_one, several in zip(units, over_trainings, strict=True)
+    ]
+    spreads = {
+        kind: _pooled([of_one for of_one, several in zip(seeds, over_trainings, strict=True) if several is kind])
+        for kind in set(over_trainings)
+    }
+    means = []
+    for (name, _), of_one, several in zip(groups, seeds, over_trainings, strict=True):
+        counted = f"{name} ({len(of_one)} {'training ' if several else ''}seeds)"
+        means.append(_mean(of_one, counted, spreads[several]))
+    return means
+
+
+def _by_training(seeds: Iterable[Evaluated]) -> list[list[Evaluated]]:
+    found: dict[str, list[Evaluated]] = {}
+    for one in seeds:
+        found.setdefault(trainings(one.made), []).append(one)
+    return list(found.values())
+
+
+def _pooled(groups: Sequence[Sequence[Evaluated]]) -> dict[str, Spread]:
+    """Sums of squares about each group's own mean, over their degrees of freedom."""
+    squares: dict[str, list[Spread]] = {}
+    for seeds in groups:
+        for key, values in _shared(seeds).items():
+            freedom = len(values) - 1
+            squares.setdefault(key, []).append(Spread(stdev(values) ** 2 * freedom, freedom))
+    pooled = {}
+    for key, of_score in squares.items():
+        freedom = sum(one.freedom for one in of_score)
+        pooled[key] = Spread(sum(one.variance for one in of_score) / freedom, freedom)
+    return pooled
+
+
+def _mean(seeds: Sequence[Evaluated], name: str = "", spreads: dict[str, Spread] | None = None) -> Evaluated:
+    """With intervals if their spread is known; a single one is itself."""
+    if len(seeds) == 1:
+        return seeds[0]
     scores, intervals = {}, {}
-    for key in seeds[0].scores:
-        values = [seed.scores[key] for seed in seeds if key in seed.scores]
-        if len(values) == len(seeds) and key not in SPREADS:
-            scores[key] = fmean(values)
-            if deviation := stdev(values):
-                reach = float(stdtrit(len(values) - 1, 0.975)) * deviation / math.sqrt(len(values))
-                least, most = BOUNDS.get(key, (-math.inf, math.inf))
-                intervals[key] = (max(scores[key] - reach, least), min(scores[key] + reach, most))
-    name = f"{seeds[0].name} ({len(seeds)} seeds)"
-    return Evaluated(name, scores, seeds[0].about | {"intervals": intervals}, tuple(seeds))
+    for key, values in _shared(seeds).items():
+        scores[key] = fmean(values)
+        spread = (spreads or {}).get(key)
+        if spread and spread.variance:
+            reach = float(stdtrit(spread.freedom, 0.975)) * math.sqrt(spread.variance / len(values))
+            least, most = BOUNDS.get(key, (-math.inf, math.inf))
+            intervals[key] = (max(scores[key] - reach, least), min(scores[key] + reach, most))
+    return Evaluated(name or seeds[0].name, scores, seeds[0].about | {"intervals": intervals}, tuple(seeds))
+
+
+def _shared(seeds: Sequence[Evaluated]) -> dict[str, list[float]]:
+    """The values of every score that all have."""
+    shared = [key for key in seeds[0].scores if key not in SPREADS and all(key in one.scores for one in seeds)]
+    return {key: [one.scores[key] for one in seeds] for key in shared}
 
 
 def told_apart(one: Evaluated, other: Evaluated, score: str) -> bool | None:

@@ -1,19 +1,24 @@
-"""The gradient noise scale of models in training (McCandlish et al. 2018, appendix A; paper, section 3.3)."""
+"""gradient-noise: a training's snapshots and its shards -> runs/gradient-noise/NAME, its gradient noise over time.
+
+McCandlish et al. 2018, appendix A; paper, section 3.3. The report draws all entries into one figure.
+"""
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from iddpm.checks import load_params
 from iddpm.data import ShardFolder
 from iddpm.errors import UserError
-from iddpm.evaluation.figures import lines_with_errors
-from iddpm.params import Device, Model, Params
+from iddpm.evaluation.figures import noise_scale_figure
+from iddpm.params import GradientNoise
+from iddpm.stages.batches import Arrays, KeptBatches
+from iddpm.stages.context import Stage, running, say
 from iddpm.stages.progress import Progress
 from iddpm.training.checkpoint import Checkpoint, open_checkpoint
 from iddpm.training.loop import DiffusionTraining
@@ -30,74 +35,86 @@ class NoiseScale(NamedTuple):
     squared_gradient: float
 
 
-COLUMNS = ("model", "objective", "timestep_sampling", "step", *NoiseScale._fields)
+def run(stage: Stage) -> None:
+    """Measure the noise scale at every snapshot, under the training's own objective and timestep sampler."""
+    entry: GradientNoise = stage.entry
+    paths = [stage.input(path) for path in _snapshots(stage)]
+    shards = stage.input(f"data/shards/{entry.dataset}")
+    with running(stage):
+        checkpoints = [_open(stage, path, shards) for path in paths]
+        training, kept = _training(stage, shards), KeptBatches(stage.work)
+        first = len(kept) * entry.batches
+        progress = Progress(stage.address, len(paths) * entry.batches, "batches", first=first)
+        scales: dict[int, NoiseScale] = {}
+        for number, checkpoint in enumerate(checkpoints):
+            measure = partial(_measure, training, checkpoint, entry.batches, progress, number * entry.batches)
+            values = {name: float(value) for name, value in kept.get(number, measure).items()}
+            scales[checkpoint.about["step"]] = NoiseScale(**values)
+        progress.close()
+        _write(stage, training, scales)
+        kept.clear()
 
 
-def compare_gradient_noise(root: Path, names: Sequence[str], batches: int, out: Path) -> None:
-    """The paper's comparison (its figure of L_vlb, L_hybrid and resampled L_vlb) for trained models.
-
-    Measures the models of runs/models at their snapshots, each under its own objective and timestep sampler, and
-    writes gradient_noise.csv, .png and .svg into `out`. UserError names a model that is unknown or has no snapshots.
-    """
-    if batches < 2 * GROUPS:
-        raise UserError(f"--batches {batches}: take at least {2 * GROUPS}")
-    params = load_params(root / "params.yaml")
-    device = params.compute.device
-    snapshots = {name: _snapshots(root, name, params) for name in names}  # of all, before the first is measured
-    rows = []
-    for name, checkpoints in snapshots.items():
-        for checkpoint in checkpoints:
-            training = _training(root, name, checkpoint, device)
-            progress = Progress(f"{name} step {checkpoint.about['step']}", batches, "batches")
-            for done, result in enumerate(gradient_noise_scale(training, batches), 1):
-                if result is not None:
-                    chosen = training.training
-                    rows.append(
-                        [
-                            name,
-                            chosen.objective.value,
-                            chosen.timestep_sampling.value,
-                            checkpoint.about["step"],
-                            *result,
-                        ]
-                    )
-                progress.to(min(done, batches))
-            progress.close()
-    out.mkdir(parents=True, exist_ok=True)
-    with open(out / "gradient_noise.csv", "w", newline="") as stream:
-        csv.writer(stream).writerows([COLUMNS, *rows])
-    lines_with_errors(
-        {
-            name: [(row[3], row[4], row[5] if np.isfinite(row[5]) else np.nan) for row in rows if row[0] == name]
-            for name in names
-        },
-        out / "gradient_noise",
-        xlabel="training step (no error bar: unbounded)",
-        ylabel="gradient noise scale (images)",
-    )
+def _snapshots(stage: Stage) -> list[str]:
+    """All that the training kept, in order."""
+    training = stage.params.models[stage.entry.model].training
+    assert training.snapshot_every is not None  # iddpm.checks
+    steps = range(training.snapshot_every, training.steps + 1, training.snapshot_every)
+    return [f"runs/models/{stage.entry.model}/snapshots/step-{step:09d}" for step in steps]
 
 
-def _snapshots(root: Path, name: str, params: Params) -> list[Checkpoint]:
-    if name not in params.models:
-        raise UserError(f"params.yaml: {name!r} is not in models ({', '.join(params.models) or 'which is empty'})")
-    folder = root / "runs" / "models" / name / "snapshots"
-    paths = sorted(folder.glob("step-*"))
-    if not paths:
-        raise UserError(
-            f"{folder.relative_to(root)}: no snapshots; set models.{name}.training.snapshot_every and train again"
-        )
-    return [open_checkpoint(path) for path in paths]
-
-
-def _training(root: Path, name: str, checkpoint: Checkpoint, device: Device) -> DiffusionTraining:
-    """The training as it stood at the snapshot, its timestep sampler included."""
-    model = Model.model_validate_json(json.dumps(checkpoint.about["params"]))
-    shards = root / "data" / "shards" / model.dataset
+def _open(stage: Stage, path: Path, shards: Path) -> Checkpoint:
+    checkpoint = open_checkpoint(path)
+    stage.refuse_other_parameters("models", stage.entry.model, checkpoint)
     if ShardFolder(shards).index_sha256 != checkpoint.about["index_sha256"]:
-        raise UserError(f"data/shards/{model.dataset}: not the images that runs/models/{name} was trained on")
-    training = DiffusionTraining(model, shards, device)
+        raise UserError(
+            f"data/shards/{stage.entry.dataset}: not the images that runs/models/{stage.entry.model} was trained on; "
+            f"`dvc repro {stage.address}` trains it again"
+        )
+    return checkpoint
+
+
+def _training(stage: Stage, shards: Path) -> DiffusionTraining:
+    """In this process, with as many images in memory at once as a worker of the training has."""
+    model, workers = stage.params.models[stage.entry.model], max(1, stage.params.compute.workers)
+    parts = {"microbatches": model.training.microbatches * workers}
+    model = model.model_copy(update={"training": model.training.model_copy(update=parts)})
+    return DiffusionTraining(model, shards, stage.params.compute.device)
+
+
+def _measure(
+    training: DiffusionTraining, checkpoint: Checkpoint, batches: int, progress: Progress, done: int
+) -> Arrays:
+    """The training taken back to the snapshot, its timestep sampler included; `done` batches lie before it."""
     training.load(checkpoint.weights, checkpoint.state())
-    return training
+    for count, result in enumerate(gradient_noise_scale(training, batches), 1):
+        if result is not None:
+            return {name: np.array(value) for name, value in result._asdict().items()}
+        progress.to(done + count)
+    raise AssertionError("the last is the result")
+
+
+def _write(stage: Stage, training: DiffusionTraining, scales: Mapping[int, NoiseScale]) -> None:
+    output = f"runs/gradient-noise/{stage.name}"
+    with stage.output_folder(output) as folder:
+        with open(folder / "gradient_noise.csv", "w", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(("step", *NoiseScale._fields))
+            writer.writerows((step, *scale) for step, scale in scales.items())
+        points = [(step, scale.noise_scale, scale.standard_error) for step, scale in scales.items()]
+        noise_scale_figure({stage.name: points}, folder / "gradient_noise")
+        chosen = training.training
+        about = {
+            "objective": chosen.objective.value,
+            "timestep_sampling": chosen.timestep_sampling.value,
+            "batch_size": chosen.batch_size,
+            "device": training.device.type,
+        }
+        (folder / "record.json").write_text(json.dumps(stage.record() | about, indent=2) + "\n")
+    last, scale = max(scales.items())
+    stage.scores = {name: value for name, value in scale._asdict().items() if np.isfinite(value)}
+    stage.artifacts = [(f"{output}/{name}", "") for name in ("gradient_noise.csv", "gradient_noise.png", "record.json")]
+    say(f"{stage.address}: {scale.noise_scale:.4g} images at step {last}, standard error {scale.standard_error:.2g}")
 
 
 def gradient_noise_scale(training: DiffusionTraining, batches: int) -> Iterator[NoiseScale | None]:

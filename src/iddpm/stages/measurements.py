@@ -21,7 +21,8 @@ class Measurement(NamedTuple):
     """An entry of params.yaml that measured a model: all its values, and the title of each that can be the best.
 
     Those of one protocol and `made` differ in their seed alone, and those of one `seed` as well are the same. None in
-    `made`: the images are not the model's own work alone.
+    `made`: the images are not the model's own work alone. `settings` are those of the entry that drew the images, all
+    stages of a cascade; empty where none were drawn.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Measurement(NamedTuple):
     protocol: Json
     made: Json | None
     seed: str
+    settings: Json
 
 
 def sample_entry(params: Params, samples: str) -> Sampling | Cascade:
@@ -37,11 +39,17 @@ def sample_entry(params: Params, samples: str) -> Sampling | Cascade:
     return params.samplings.get(samples) or params.surrogate_samplings.get(samples) or params.cascades[samples]
 
 
-def made(params: Params, samples: str) -> Json:
-    """How the samples are made, all stages of a cascade, but for seeds and what does not change images."""
+def sample_settings(params: Params, samples: str) -> Json:
+    """How the samples are made, all stages of a cascade."""
     entry = sample_entry(params, samples)
-    own = {key: value for key, value in entry.model_dump(mode="json").items() if key not in FREE_AMONG_SEEDS}
-    return own | {"samples": made(params, entry.samples)} if isinstance(entry, Cascade) else own
+    own = entry.model_dump(mode="json")
+    return own | {"samples": sample_settings(params, entry.samples)} if isinstance(entry, Cascade) else own
+
+
+def but_for_seeds(settings: Json) -> Json:
+    """Settings without seeds and what does not change images."""
+    kept = {key: value for key, value in settings.items() if key not in FREE_AMONG_SEEDS}
+    return {key: but_for_seeds(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def require(root: Path, path: str, address: str) -> Path:
@@ -74,9 +82,10 @@ def measured_samples(root: Path, params: Params, samples: Sequence[str], pixels:
         if "frechet_distance_infinity" in titles:
             titles["frechet_distance_infinity"] = f"{distance}-infinity"
         alone = evaluation.samples not in params.surrogate_samplings
-        how = made(params, evaluation.samples) if alone else None
+        settings = sample_settings(params, evaluation.samples)
+        how = but_for_seeds(settings) if alone else None
         seed = evaluated.about["samples_sha256"]
-        yield Measurement(name, evaluated.scores, titles, about | evaluated.protocol, how, seed)
+        yield Measurement(name, evaluated.scores, titles, about | evaluated.protocol, how, seed, settings)
 
 
 def measured_likelihoods(root: Path, params: Params, model: str, about: Json) -> Iterator[Measurement]:
@@ -94,7 +103,7 @@ def measured_likelihoods(root: Path, params: Params, model: str, about: Json) ->
             **{key: measured_by[key] for key in ("images", "clip", "noise_draws", "weights")},
             "shards_sha256": measured_by["record"]["inputs"][f"data/shards/{entry.dataset}"],
         }
-        yield Measurement(name, values, {"bits_per_dim": "bits_per_dim"}, shown, {}, str(entry.seed))
+        yield Measurement(name, values, {"bits_per_dim": "bits_per_dim"}, shown, {}, str(entry.seed), {})
 
 
 def measured_reconstructions(root: Path, params: Params, upsampler: str) -> Iterator[Measurement]:
@@ -107,9 +116,9 @@ def measured_reconstructions(root: Path, params: Params, upsampler: str) -> Iter
         alike = ("dataset", "split", "size", "low_size", "images", "low_resolution", "psnr_over", "ssim_window")
         shown = {key: measured_by[key] for key in alike}
         shown["shards_sha256"] = measured_by["record"]["inputs"][f"data/shards/{entry.dataset}"]
-        how = {key: value for key, value in measured_by["record"]["params"].items() if key not in FREE_AMONG_SEEDS}
+        settings = entry.model_dump(mode="json")
         titles = {score: score for score in ("psnr", "ssim")}
-        yield Measurement(name, values, titles, shown, how, str(entry.seed))
+        yield Measurement(name, values, titles, shown, but_for_seeds(settings), str(entry.seed), settings)
 
 
 def best_measured(measurements: Sequence[Measurement]) -> list[Measured]:
@@ -131,6 +140,18 @@ def best_measured(measurements: Sequence[Measurement]) -> list[Measured]:
                     scores[title] = score
         found.append(Measured(protocols[alike], scores))
     return found
+
+
+def best_sampling(params: Params, evaluated: Sequence[Measurement]) -> Sampling | None:
+    """The sampling of a model that has the best Frechet distance, of several protocols by the first.
+
+    Where no distance is to be had, the next score of HIGHER_IS_BETTER decides; of several seeds the first counts.
+    """
+    scores = [score for one in best_measured(evaluated) for score in one.scores.values()]
+    if not scores:
+        return None
+    first = min(scores, key=lambda score: list(HIGHER_IS_BETTER).index(score.score))
+    return params.samplings[params.evaluations[first.of[0]].samples]
 
 
 def _means(seeds: Sequence[Measurement]) -> Iterator[tuple[str, Score]]:

@@ -4,7 +4,7 @@ from typing import Any
 
 from iddpm.errors import UserError
 from iddpm.params import Mixture
-from iddpm.stages.context import Stage, flatten, running
+from iddpm.stages.context import Stage, fingerprint, flatten, running
 from iddpm.training.checkpoint import Checkpoint, Weights, open_checkpoint, write_checkpoint
 
 
@@ -41,6 +41,7 @@ def mix(key: str, mixture: Mixture, middle: Checkpoint, ends: Checkpoint) -> tup
         "params": mixture.model_dump(mode="json"),
         "architectures": {part: checkpoint.about["architecture"] for part, checkpoint in parts.items()},
         "card": middle.about["card"],
+        "parts_sha256": {part: fingerprint(checkpoint.path) for part, checkpoint in parts.items()},
     }
     weights = {
         name: {

@@ -18,6 +18,7 @@ OUTPUT_FOLDERS = {
     "runs/metrics": ("evaluations",),
     "runs/evaluations": ("evaluations",),
     "runs/likelihoods": ("likelihoods",),
+    "runs/gradient-noise": ("gradient_noises",),
 }
 
 

@@ -1,21 +1,23 @@
 """Finished models beyond the pipeline: into the MLflow registry, and from there or from a folder into pictures."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from iddpm.checks import load_params
+from iddpm.diffusion import Sampler
 from iddpm.errors import UserError
 from iddpm.evaluation.grid import image_grid
-from iddpm.params import Cascade, Device, Sampling
-from iddpm.stages.context import fingerprint, git_commit
-from iddpm.stages.draw import draw_images
+from iddpm.params import Cascade, Sampling, SurrogateSampling
+from iddpm.stages.lineage import trace
 from iddpm.stages.measurements import current_evaluation, sample_entry
-from iddpm.stages.models import DiffusionModel, Images, Labels
+from iddpm.stages.models import Images, Labels
 from iddpm.stages.results import gather_results
-from iddpm.tracking import MODEL_DEFAULTS, predict, register, register_results
+from iddpm.stages.single_model import SingleModel, served_defaults
+from iddpm.tracking import Package, copy_model, predict, register, register_results
 from iddpm.training.checkpoint import open_checkpoint
 
 
@@ -27,16 +29,16 @@ class Registered(NamedTuple):
 
 
 def register_model(root: Path, model: str, name: str, alias: str, evaluation: str | None, metric: str | None) -> str:
-    """Register runs/models/MODEL with the scores and protocol of an evaluation, and its lineage; its version."""
-    folder = root / "runs" / "models" / model
-    open_checkpoint(folder)  # a damaged model must not be published
-    scores, protocol = _scores(root, model, evaluation)
-    lineage = {
-        "git_commit": git_commit(root),
-        "dvc_lock_sha256": fingerprint(root / "dvc.lock") if (root / "dvc.lock").exists() else "",
-        "model_manifest_sha256": fingerprint(folder),
-    }
-    return str(register(folder, name, alias, scores, protocol, lineage, root, metric).version)
+    """Register runs/models/MODEL with the scores and protocol of an evaluation, and its lineage; its version.
+
+    It is served with the settings of the sampling that was evaluated.
+    """
+    path = f"runs/models/{model}"
+    checkpoint = open_checkpoint(root / path)  # a damaged model must not be published
+    scored = _scored(root, model, evaluation)
+    package = Package("model", partial(copy_model, checkpoint.path), served_defaults(checkpoint, scored.sampling))
+    lineage = trace(root, {"model": (path, checkpoint)})
+    return str(register(package, name, alias, scored.scores, scored.protocol, lineage, root, metric).version)
 
 
 def register_everything(root: Path, name: str) -> Registered:
@@ -50,13 +52,21 @@ def register_everything(root: Path, name: str) -> Registered:
     return Registered(register_results(results, name, root), problems)
 
 
-def _scores(root: Path, model: str, evaluation: str | None) -> tuple[dict[str, float], dict[str, Any]]:
-    """Scores and the part of the protocol that two models must share to be compared.
+class _Scored(NamedTuple):
+    """Scores of a model, and the part of the protocol that two models must share to be compared.
 
-    Of a cascade they are its upsampler's; the protocol names the samples that it was given.
+    `sampling` is what was scored, where the model made it alone.
     """
+
+    scores: dict[str, float]
+    protocol: dict[str, Any]
+    sampling: Sampling | None
+
+
+def _scored(root: Path, model: str, evaluation: str | None) -> _Scored:
+    """Of a cascade they are its upsampler's; the protocol names the samples that it was given."""
     if evaluation is None:
-        return {}, {}
+        return _Scored({}, {}, None)
     params = load_params(root / "params.yaml")
     if evaluation not in params.evaluations:
         raise UserError(f"--evaluation {evaluation}: not in evaluations ({', '.join(params.evaluations)})")
@@ -72,7 +82,7 @@ def _scores(root: Path, model: str, evaluation: str | None) -> tuple[dict[str, f
     shared["sampling"] = {
         key: value for key, value in made_by.items() if key not in ("model", "upsampler", "surrogate")
     }
-    return evaluated.scores, shared
+    return _Scored(evaluated.scores, shared, None if isinstance(entry, Cascade | SurrogateSampling) else entry)
 
 
 def draw_to_file(
@@ -81,22 +91,24 @@ def draw_to_file(
     out: Path,
     count: int,
     label: int | None,
-    device: Device,
     asked: Mapping[str, str | int | float],
 ) -> None:
     """Draw from a model folder, or from the registry when `model` is models:/NAME@ALIAS.
 
-    `asked` has those of steps, sampler, eta and seed that the model's own shall not be. A model of the registry
-    chooses its device itself.
+    `asked` has those of steps, sampler, eta and seed that the model's own shall not be. A folder is drawn from on the
+    device of params.yaml; a model of the registry chooses its device itself.
     """
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"{out}: name a .png picture or an .npz file of samples")
     labels = None if label is None else np.full(count, label, dtype=np.int64)
+    if asked.get("sampler") == Sampler.ANCESTRAL:
+        asked = {"eta": 0.0} | dict(asked)  # what belongs to the model's own ddim goes with it
     if model.startswith("models:/"):
         images = _draw_registered(root, model, labels, count, asked)
     else:
-        settings: dict[str, Any] = dict(MODEL_DEFAULTS) | dict(asked)
-        images = draw_images(DiffusionModel(Path(model), device=device), labels, count, **settings)
+        opened = SingleModel(Path(model), load_params(root / "params.yaml").compute.device)
+        settings: dict[str, Any] = served_defaults(opened.checkpoint, None) | dict(asked)
+        images = opened.draw(labels, count, **settings)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
         np.savez(out, arr_0=images)

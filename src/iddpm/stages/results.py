@@ -10,19 +10,23 @@ from typing import Any, NamedTuple
 from iddpm.errors import UserError
 from iddpm.params import Cascade, SurrogateSampling
 from iddpm.stages.cascade_model import RECIPE, SURROGATE, Entries, request_defaults, stage_names, write_recipe
-from iddpm.stages.context import GROUPS, Stage, fingerprint, git_commit
+from iddpm.stages.context import GROUPS, Stage, fingerprint
+from iddpm.stages.lineage import trace
 from iddpm.stages.measurements import (
     Measurement,
     best_measured,
-    made,
+    best_sampling,
+    but_for_seeds,
     measured_likelihoods,
     measured_reconstructions,
     measured_samples,
     require,
     sample_entry,
+    sample_settings,
 )
 from iddpm.stages.sample import model_folder
-from iddpm.tracking import MODEL_DEFAULTS, Package, Result, copy_model
+from iddpm.stages.single_model import architecture_of, served_defaults
+from iddpm.tracking import Package, Result, copy_model
 from iddpm.training.checkpoint import Checkpoint, open_checkpoint
 
 MODEL_STAGES = ("train", "import", "mix")
@@ -41,7 +45,8 @@ def gather_results(root: Path) -> Gathered:
     makers = [partial(pipeline.model, name) for kind in MODEL_STAGES for name in pipeline.entries(kind)]
     cascades: dict[str, list[str]] = {}
     for name in pipeline.params.cascades:
-        cascades.setdefault(json.dumps(made(pipeline.params, name), sort_keys=True), []).append(name)
+        alike = but_for_seeds(sample_settings(pipeline.params, name))
+        cascades.setdefault(json.dumps(alike, sort_keys=True), []).append(name)
     makers += [partial(pipeline.cascade, names) for names in cascades.values()]
     results, problems = list[Result](), list[str]()
     for make in makers:
@@ -58,8 +63,6 @@ class _Pipeline:
     def __init__(self, root: Path) -> None:
         self.root, self.stage = root, Stage("report", "", root)
         self.params = self.stage.params
-        lock = root / "dvc.lock"
-        self.commit = {"git_commit": git_commit(root), "dvc_lock_sha256": fingerprint(lock) if lock.exists() else ""}
 
     def entries(self, kind: str) -> Mapping[str, Any]:
         """Those that stages of this kind run over."""
@@ -68,36 +71,39 @@ class _Pipeline:
 
     def model(self, name: str) -> Result:
         """UserError for a model or measurement that is missing, damaged or outdated."""
-        checkpoint = self._trained(name, f"runs/models/{name}")
+        path = f"runs/models/{name}"
+        checkpoint = self._trained(name, path)
         samplings = [*self.params.samplings.items(), *self.params.surrogate_samplings.items()]
         samples = [key for key, entry in samplings if entry.model == name and entry.checkpoint is None]
-        architecture = _architecture(checkpoint)
-        low_size = (architecture["upsampling"] or {}).get("low_size")
+        low_size = (architecture_of(checkpoint)["upsampling"] or {}).get("low_size")
         pixels = {"pixels": _pixels(checkpoint), "low_size": low_size}
+        evaluated = list(measured_samples(self.root, self.params, samples, _pixels(checkpoint)))
         measurements = [
-            *measured_samples(self.root, self.params, samples, _pixels(checkpoint)),
+            *evaluated,
             *measured_likelihoods(self.root, self.params, name, pixels),
             *measured_reconstructions(self.root, self.params, name),
         ]
-        package = Package("model", partial(copy_model, checkpoint.path), MODEL_DEFAULTS)
-        return self._result(name, package, {"model": checkpoint}, measurements, {})
+        defaults = served_defaults(checkpoint, best_sampling(self.params, evaluated))
+        package = Package("model", partial(copy_model, checkpoint.path), defaults)
+        return self._result(name, package, {"model": (path, checkpoint)}, measurements, {})
 
     def cascade(self, names: list[str]) -> Result:
         """Of cascades that differ in seeds alone, which are published as the first of them. UserError likewise."""
         entries = self._chain(names[0])
-        models = {
-            part: self._trained(entry.upsampler, f"runs/models/{entry.upsampler}")
-            if isinstance(entry, Cascade)
-            else self._trained(entry.model, model_folder(entry))
-            for part, entry in zip(stage_names(entries), entries, strict=True)
-        }
+        parts = {}
+        for part, entry in zip(stage_names(entries), entries, strict=True):
+            model = entry.upsampler if isinstance(entry, Cascade) else entry.model
+            path = f"runs/models/{model}"
+            parts[part] = path, self._trained(model, path if isinstance(entry, Cascade) else model_folder(entry))
         if isinstance(entries[0], SurrogateSampling):
-            models[SURROGATE] = self._surrogate(entries[0].surrogate)
+            surrogate = entries[0].surrogate
+            parts[SURROGATE] = f"runs/surrogates/{surrogate}", self._surrogate(surrogate)
+        models = {part: checkpoint for part, (_, checkpoint) in parts.items()}
         recipe = json.dumps([entry.model_dump(mode="json") for entry in entries])
         pixels = _pixels(models[stage_names(entries)[-1]])
         measurements = list(measured_samples(self.root, self.params, names, pixels))
         package = Package("cascade", partial(_write_cascade, entries, models), request_defaults(entries))
-        return self._result(names[0], package, models, measurements, {RECIPE: _sha256(recipe)})
+        return self._result(names[0], package, parts, measurements, {RECIPE: _sha256(recipe)})
 
     def _chain(self, name: str) -> Entries:
         """The cascade of that name and what is below it, the sampling of the base model first."""
@@ -119,17 +125,15 @@ class _Pipeline:
         self,
         name: str,
         package: Package,
-        models: Mapping[str, Checkpoint],
+        parts: dict[str, tuple[str, Checkpoint]],
         measurements: list[Measurement],
         recipe: dict[str, str],
     ) -> Result:
-        manifests = {part: fingerprint(checkpoint.path) for part, checkpoint in models.items()}
-        lineage = self.commit | {f"{part}_manifest_sha256": sha256 for part, sha256 in manifests.items()}
-        for part, checkpoint in models.items():
-            lineage[f"{part}_dataset_card_sha256"] = _sha256(json.dumps(checkpoint.about["card"], sort_keys=True))
-            lineage[f"{part}_params"] = json.dumps(checkpoint.about["params"])
+        manifests = {part: fingerprint(checkpoint.path) for part, (_, checkpoint) in parts.items()}
         scores = {f"{one.name}/{score}": value for one in measurements for score, value in one.values.items()}
-        return Result(name, package, manifests | recipe, scores, best_measured(measurements), lineage)
+        settings = {one.name: one.settings for one in measurements if one.settings}
+        best, lineage = best_measured(measurements), trace(self.root, parts)
+        return Result(name, package, manifests | recipe, scores, settings, best, lineage)
 
 
 def _write_cascade(entries: Entries, models: Mapping[str, Checkpoint], folder: Path) -> None:
@@ -139,18 +143,9 @@ def _write_cascade(entries: Entries, models: Mapping[str, Checkpoint], folder: P
     write_recipe(folder, entries)
 
 
-def _architecture(checkpoint: Checkpoint) -> dict[str, Any]:
-    """As written, of a mixture that of its middle."""
-    about = checkpoint.about
-    architecture: dict[str, Any] = (
-        about["architectures"]["middle"] if "architectures" in about else about["architecture"]
-    )
-    return architecture
-
-
 def _pixels(checkpoint: Checkpoint) -> int:
     """Of a side of its images."""
-    size: int = _architecture(checkpoint)["size"] or checkpoint.about["card"]["size"]
+    size: int = architecture_of(checkpoint)["size"] or checkpoint.about["card"]["size"]
     return size
 
 

@@ -18,6 +18,7 @@ ENTRY_POINTS = {
     "reconstruct": ("reconstruct", "run"),
     "evaluate": ("evaluate", "run"),
     "likelihood": ("likelihood", "run"),
+    "gradient-noise": ("gradient_noise", "run"),
     "report": ("report", "run"),
 }
 """Stage -> module in iddpm.stages and function."""
@@ -32,6 +33,7 @@ GOES_ON = {
     "reconstruct": "goes on after the last finished batch",
     "evaluate": "goes on after the last thousand images whose features are kept",
     "likelihood": "goes on after the last finished batch",
+    "gradient-noise": "goes on after the last finished snapshot",
 }
 """What the command of a stage does after an interruption; that of any other starts again."""
 

@@ -9,7 +9,7 @@ from iddpm.tracking.delivery import deliver, deliver_pending
 from iddpm.tracking.record import Pipeline, RunRecord
 from iddpm.tracking.registry import (
     HIGHER_IS_BETTER,
-    MODEL_DEFAULTS,
+    Lineage,
     Package,
     copy_model,
     load,
@@ -20,8 +20,8 @@ from iddpm.tracking.results import Measured, Result, Score, register_results
 
 __all__ = [
     "HIGHER_IS_BETTER",
-    "MODEL_DEFAULTS",
     "Courier",
+    "Lineage",
     "Measured",
     "Package",
     "Pipeline",

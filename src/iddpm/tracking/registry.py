@@ -1,12 +1,14 @@
 """Publishing a finished model: weights and code without pickle, a scored version, a guarded alias."""
 
+import hashlib
 import json
+import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, field
 from importlib.metadata import version as installed_version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -49,11 +51,16 @@ HIGHER_IS_BETTER = {
     "ssim": True,
 }
 
+MANIFEST = "manifest.json"
+RUNS_ASKED = 50
+"""At most, for the one that made a part."""
+
 Kind = Literal["model", "cascade"]
 Defaults = Mapping[str, str | int | float]
 """The parameters that `predict` takes, and what they are where a request leaves them out."""
 
-MODEL_DEFAULTS: Defaults = {"steps": "100", "sampler": "ancestral", "seed": 0, "eta": 0.0}
+_NAME = r"[\w-]([\w. -]{0,198}[\w-])?"  # what every store, a search by it and models:/NAME can take
+_ALIAS = r"(?!(?i:latest|v\d+)$)[\w-]{1,255}"  # as MLflow has it
 
 
 @dataclass(frozen=True)
@@ -66,30 +73,40 @@ class Package:
     served_model: Path = SERVED_MODEL
 
 
+@dataclass(frozen=True)
+class Lineage:
+    """Where a version comes from: its tags, and part -> what made it.
+
+    That is a stage such as train@digits and the sha256 of the manifest it left, by which its run is found.
+    """
+
+    tags: Mapping[str, str]
+    made_by: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
 def register(
-    model_dir: Path,
+    package: Package,
     name: str,
     alias: str,
     scores: Mapping[str, float],
     protocol: Mapping[str, Any],
-    lineage: Mapping[str, str],
+    lineage: Lineage,
     root: Path,
     metric: str | None,
-    served_model: Path = SERVED_MODEL,
 ) -> "ModelVersion":
-    """Publish the model in `model_dir` as a new version of `name`, and give it `alias` if it deserves it.
+    """Publish a model as a new version of `name`, and give it `alias` if it deserves it.
 
     An alias that another version holds moves only if `metric`, measured with an equal `protocol`, is better.
     Otherwise UserError says why; the new version then stays registered without the alias.
     """
-    if not model_dir.is_dir():
-        raise UserError(f"{model_dir}: no finished model is there")
+    refuse_name(name)
+    if not re.fullmatch(_ALIAS, alias):
+        raise UserError(f"alias {alias!r}: take letters, digits, _ and -, and neither 'latest' nor 'v1'")
     if metric is not None and metric not in HIGHER_IS_BETTER:
         raise UserError(f"metric {metric}: choose one of {', '.join(HIGHER_IS_BETTER)}")
     if metric is not None and metric not in scores:
         raise UserError(f"metric {metric}: the model is scored by {', '.join(scores) or 'nothing'} only")
     with mlflow_errors_as_user_errors(root):
-        package = Package("model", partial(copy_model, model_dir), MODEL_DEFAULTS, served_model)
         tags = {f"score.{score}": repr(value) for score, value in scores.items()}
         tags["protocol"] = json.dumps(protocol, sort_keys=True)
         version = publish(package, name, scores, lineage, tags, root)
@@ -97,6 +114,15 @@ def register(
             client, _ = connect(root)
             _promote(client, version, alias, scores, protocol, metric)
             return client.get_model_version(name, version.version)
+
+
+def refuse_name(name: str) -> None:
+    """UserError for one that a registered model cannot have."""
+    if not re.fullmatch(_NAME, name):
+        raise UserError(
+            f"registered model {name!r}: take at most 200 letters, digits, '_', '-', '.' and spaces, the last two "
+            "not first or last"
+        )
 
 
 def load(name_or_uri: str, root: Path) -> "PyFuncModel":
@@ -124,8 +150,15 @@ def predict(name_or_uri: str, rows: Any, params: Mapping[str, Any], root: Path) 
 
 
 def copy_model(folder: Path, to: Path) -> None:
-    """A finished model as it is published: without the snapshots of its training."""
-    shutil.copytree(folder, to, ignore=shutil.ignore_patterns("snapshots"))
+    """A finished model as it is published: without the snapshots of its training; linked where it can be."""
+    shutil.copytree(folder, to, ignore=shutil.ignore_patterns("snapshots"), copy_function=_link_or_copy)
+
+
+def _link_or_copy(source: str, to: str) -> None:
+    try:
+        os.link(os.path.realpath(source), to)
+    except OSError:  # another disk, or one without links
+        shutil.copyfile(source, to)
 
 
 @contextmanager
@@ -145,38 +178,60 @@ def publish(
     package: Package,
     name: str,
     metrics: Mapping[str, float],
-    lineage: Mapping[str, str],
+    lineage: Lineage,
     tags: Mapping[str, str],
     root: Path,
 ) -> "ModelVersion":
     """A run that holds files and metrics, and a registered version that points to it; both have the lineage."""
     with tracking_lock(root):
         client, experiment = connect(root)
-    with tempfile.TemporaryDirectory() as scratch:
-        _save(Path(scratch) / "saved", package, Path(scratch) / package.kind)
-        run = client.create_run(experiment, tags=dict(lineage), run_name=f"register {name}").info
-        client.log_artifacts(run.run_id, str(Path(scratch) / "saved"), "model")
+    with tempfile.TemporaryDirectory(prefix="register-", dir=root / "work") as scratch:
+        saved = Path(scratch) / "saved"
+        _save(saved, package)
+        origin = {**lineage.tags, **_run_ids(client, experiment, lineage.made_by, scratch)}
+        run = client.create_run(experiment, tags=origin, run_name=f"register {name}").info
+        client.log_artifacts(run.run_id, str(saved), "model")
     for metric, value in metrics.items():
         client.log_metric(run.run_id, metric, value)
     client.set_terminated(run.run_id)
     if not client.search_registered_models(f"name = '{name}'"):
         client.create_registered_model(name)
-    return client.create_model_version(name, f"{run.artifact_uri}/model", run.run_id, {**lineage, **tags})
+    return client.create_model_version(name, f"{run.artifact_uri}/model", run.run_id, {**origin, **tags})
 
 
-def _save(path: Path, package: Package, weights: Path) -> None:
+def _run_ids(
+    client: "MlflowClient", experiment: str, made_by: Mapping[str, tuple[str, str]], scratch: str
+) -> dict[str, str]:
+    """PART_run_id: the newest run of the stage that left this very manifest; none where MLflow has no such run."""
+    found = {}
+    for part, (address, manifest_sha256) in made_by.items():
+        finished = f"attributes.run_name = '{address}' and attributes.status = 'FINISHED'"
+        newest_first = ["attributes.start_time DESC"]
+        for run in client.search_runs([experiment], finished, max_results=RUNS_ASKED, order_by=newest_first):
+            files = [file.path for file in client.list_artifacts(run.info.run_id)]
+            if MANIFEST in files:
+                manifest = Path(client.download_artifacts(run.info.run_id, MANIFEST, scratch))
+                if hashlib.sha256(manifest.read_bytes()).hexdigest() == manifest_sha256:
+                    found[f"{part}_run_id"] = run.info.run_id
+                    break
+    return found
+
+
+def _save(path: Path, package: Package) -> None:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
-    from mlflow.models import ModelSignature
+    from mlflow.models import Model, ModelSignature
     from mlflow.pyfunc import save_model
     from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+    from mlflow.utils.file_utils import get_total_file_size
 
-    package.write(weights)
-    types: dict[type, str] = {str: "string", int: "long", float: "double"}
+    types: dict[type, str] = {str: "string", bool: "boolean", int: "long", float: "double"}
     params = dict(package.defaults)
     signature = ModelSignature(
         inputs=Schema([ColSpec("long", "label")]),
         params=ParamSchema([ParamSpec(key, types[type(default)], default) for key, default in params.items()]),
     )
+    weights = path.with_name(package.kind)
+    weights.mkdir()  # empty: MLflow would copy what is in it through the system's folder for temporary files
     save_model(
         path,
         python_model=str(package.served_model),
@@ -186,6 +241,12 @@ def _save(path: Path, package: Package, weights: Path) -> None:
         input_example=(pd.DataFrame({"label": [-1, -1]}), params),
         pip_requirements=[f"{name}=={_index_version(name)}" for name in REQUIREMENTS],
     )
+    served = path / "artifacts" / package.kind
+    served.rmdir()
+    package.write(served)
+    described = Model.load(str(path))
+    described.model_size_bytes = get_total_file_size(path)
+    described.save(str(path / "MLmodel"))
 
 
 def _index_version(package: str) -> str:

@@ -9,14 +9,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from iddpm.tracking.connection import connect, tracking_lock
-from iddpm.tracking.registry import HIGHER_IS_BETTER, Package, mlflow_errors_as_user_errors, publish
+from iddpm.tracking.registry import (
+    HIGHER_IS_BETTER,
+    Lineage,
+    Package,
+    mlflow_errors_as_user_errors,
+    publish,
+    refuse_name,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-BEST = "best-"
+BEST, ENTRIES = "best-", ("model-", "cascade-")
 """Aliases that begin so belong to `register_results`, where they are of its versions."""
+ALIAS_LENGTH = 255
+"""The longest that MLflow takes."""
 CONTENT, RESULT, MEASURED = "content_sha256", "result", "measured"
 """Tags of a version."""
 
@@ -50,15 +59,16 @@ class Result:
     """A finished model, or a cascade, with all that was measured of it.
 
     `name` is its key in params.yaml, `weights_sha256` the hash of each of its models, `scores` every value by
-    ENTRY/SCORE.
+    ENTRY/SCORE, `settings` how the images of an entry were drawn.
     """
 
     name: str
     package: Package
     weights_sha256: Mapping[str, str]
     scores: Mapping[str, float]
+    settings: Mapping[str, Mapping[str, Any]]
     measured: Sequence[Measured]
-    lineage: Mapping[str, str]
+    lineage: Lineage
 
     @property
     def alias(self) -> str:
@@ -72,7 +82,8 @@ class Result:
         content = json.dumps([self.alias, weights, defaults, dict(self.scores), measured], sort_keys=True)
         scores = {f"score.{key.replace('/', '.')}": repr(value) for key, value in self.scores.items()}
         digest = hashlib.sha256(content.encode()).hexdigest()
-        return {RESULT: self.name, CONTENT: digest, MEASURED: measured} | scores
+        drawn = {f"sampling.{entry}": json.dumps(settings) for entry, settings in self.settings.items()}
+        return {RESULT: self.name, CONTENT: digest, MEASURED: measured} | scores | drawn
 
 
 class Best(NamedTuple):
@@ -85,10 +96,11 @@ class Best(NamedTuple):
 def register_results(results: Iterable[Result], name: str, root: Path) -> list[str]:
     """Make every result a version of the registered model `name`, unless its content is one; what was done, in lines.
 
-    `model-NAME` or `cascade-NAME` is the version of that entry of params.yaml, `best-TITLE` the version with the best
-    score of that title among all versions there are. Where its versions were measured by several protocols there is an
-    alias for each, named after the settings that tell them apart.
+    `model-NAME` or `cascade-NAME` is the version of that entry of params.yaml, and goes when there is no such result;
+    `best-TITLE` is the version with the best score of that title among all versions there are. Where its versions were
+    measured by several protocols there is an alias for each, named after settings that tell them apart.
     """
+    refuse_name(name)
     lines = []
     with mlflow_errors_as_user_errors(root):
         with tracking_lock(root):
@@ -119,10 +131,16 @@ def best_versions(versions: Iterable["ModelVersion"]) -> dict[str, Best]:
             protocols[alike] = one["protocol"]
             for title, score in one["scores"].items():
                 contenders.setdefault(title, {}).setdefault(alike, []).append(Best(version, Score(**score)))
+    named: dict[str, list[tuple[str, Best]]] = {}
+    for title, groups in contenders.items():
+        suffixes = _told_apart([protocols[alike] for alike in groups])
+        for suffix, (alike, ones) in zip(suffixes, groups.items(), strict=True):
+            alias = _clean(f"{BEST}{title}{suffix}")[: ALIAS_LENGTH - 9]
+            named.setdefault(alias, []).append((f"{title} {alike}", min(ones, key=_rank)))
     best = {
-        re.sub(r"[^\w-]", "-", f"{BEST}{title}{suffix}"): min(ones, key=_rank)
-        for title, groups in contenders.items()
-        for suffix, ones in zip(_told_apart([protocols[alike] for alike in groups]), groups.values(), strict=True)
+        alias if len(ones) == 1 else f"{alias}-{hashlib.sha256(what.encode()).hexdigest()[:8]}": one
+        for alias, ones in named.items()
+        for what, one in ones
     }
     return dict(sorted(best.items()))
 
@@ -133,15 +151,24 @@ def _rank(one: Best) -> tuple[float, int]:
 
 
 def _told_apart(protocols: Sequence[Mapping[str, Any]]) -> list[str]:
-    """For each protocol the settings, as few as can be, in which it differs from the others; "" for a single one."""
+    """For each protocol settings in which it differs from the others, in the characters of an alias; "" for one alone.
+
+    Settings are taken in their order, each that tells more of the protocols apart than those before it. Protocols
+    whose values differ in other characters alone have equal names.
+    """
     suffixes = [""] * len(protocols)
     for key in dict.fromkeys(key for protocol in protocols for key in protocol):
         longer = [
-            f"{suffix}-{key}-{_short(protocol.get(key))}" for suffix, protocol in zip(suffixes, protocols, strict=True)
+            _clean(f"{suffix}-{key}-{_short(protocol.get(key))}")
+            for suffix, protocol in zip(suffixes, protocols, strict=True)
         ]
         if len(set(longer)) > len(set(suffixes)):
             suffixes = longer
     return suffixes
+
+
+def _clean(name: str) -> str:
+    return re.sub(r"[^\w-]", "-", name)
 
 
 def _short(value: object) -> str:
@@ -161,9 +188,11 @@ def _set_aliases(client: "MlflowClient", name: str, wanted: Mapping[str, str]) -
         if held.get(alias) != version:
             client.set_registered_model_alias(name, alias, version)
     for alias, version in held.items():
-        if alias.startswith(BEST) and alias not in wanted and version in ours:
+        if alias.startswith((BEST, *ENTRIES)) and alias not in wanted and version in ours:
             client.delete_registered_model_alias(name, alias)
-            yield f"models:/{name}@{alias} is gone: several protocols measure it now, each has an alias of its own"
+            best = "several protocols measure it now, each has an alias of its own"
+            entry = "params.yaml has no such result that is up to date"
+            yield f"models:/{name}@{alias} is gone: {best if alias.startswith(BEST) else entry}"
 
 
 def _shown(name: str, alias: str, best: Best) -> str:

@@ -1,6 +1,6 @@
 """A model or a cascade as MLflow serves it, which runs this file: one row of the input is one image."""
 
-from functools import partial
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,11 @@ class ServedModel(PythonModel):  # type: ignore[misc,unused-ignore]
         if "cascade" in context.artifacts:
             from iddpm.stages.cascade_model import CascadeModel
 
-            self._draw = CascadeModel(Path(context.artifacts["cascade"])).draw
+            self._draw: Callable[..., Any] = CascadeModel(Path(context.artifacts["cascade"])).draw
         else:
-            from iddpm.stages import draw, models
+            from iddpm.stages.single_model import SingleModel
 
-            self._draw = partial(draw.draw_images, models.DiffusionModel(Path(context.artifacts["model"])))
+            self._draw = SingleModel(Path(context.artifacts["model"])).draw
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> Any:
         labels = model_input["label"].to_numpy(np.int64)

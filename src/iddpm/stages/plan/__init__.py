@@ -18,7 +18,8 @@ __all__ = ["Gpus", "Plan", "plan"]
 
 EXPLANATIONS = (
     "work: steps x images of a training, images x network evaluations of a sampling or likelihood, samples + reference "
-    "images of an evaluation. madds: multiply-adds of one forward pass of one image.",
+    "images of an evaluation, snapshots x batches x images of gradient noise. madds: multiply-adds of one forward pass "
+    "of one image.",
     "FLOP: a multiply-add counts as two, a training step as three forward passes. memory: of one worker at its peak, "
     "without a kernel's scratch memory. disk: outputs; DVC's cache holds them once more unless its file system can "
     "share blocks.",

@@ -5,7 +5,18 @@ from pathlib import Path
 from typing import Any
 
 from iddpm.data import known_card
-from iddpm.params import Dataset, DiffusionSurrogate, ImagesDataset, Import, Mixture, Model, Params, Surrogate, Training
+from iddpm.params import (
+    Dataset,
+    DiffusionSurrogate,
+    GradientNoise,
+    ImagesDataset,
+    Import,
+    Mixture,
+    Model,
+    Params,
+    Surrogate,
+    Training,
+)
 from iddpm.stages.context import GROUPS
 from iddpm.stages.plan.known import Demand, Known, shown_count
 from iddpm.stages.plan.memory import NUMBER
@@ -95,6 +106,27 @@ def _mix(address: str, mixture: Mixture, known: Known) -> Demand:
     return Demand(address, needs, parameters=parameters, disk=2 * NUMBER * parameters)
 
 
+def _gradient_noise(address: str, entry: GradientNoise, known: Known) -> Demand:
+    """Training steps in one process, which holds as many images at once as a worker of the training does."""
+    model = known.params.models[entry.model]
+    training, workers = model.training, max(1, known.params.compute.workers)
+    assert training.snapshot_every is not None  # iddpm.checks
+    network = known.unet(model, known_card(known.params.datasets[entry.dataset]))
+    changes = {"microbatches": training.microbatches * workers, "extra_measurements": 0}
+    step = TrainingStep(network, _timeless(training.model_copy(update=changes)))
+    snapshots = training.steps // training.snapshot_every
+    return Demand(
+        address,
+        [f"train@{entry.model}", f"shard@{entry.dataset}"],
+        workers=1,
+        parameters=network.parameters,
+        multiply_adds=network.multiply_adds,
+        work=f"{snapshots} x {entry.batches} x {training.batch_size}",
+        operations=[(step, snapshots * entry.batches)],
+        memory=known.memory(step) | {"gradients": 2 * NUMBER * network.parameters},
+    )
+
+
 DEMANDS: dict[str, Callable[[str, Any, Known], Demand]] = {
     "shard": _shard,
     "surrogate": _surrogate,
@@ -107,5 +139,6 @@ DEMANDS: dict[str, Callable[[str, Any, Known], Demand]] = {
     "reconstruct": reconstruct,
     "evaluate": evaluate,
     "likelihood": likelihood,
+    "gradient-noise": _gradient_noise,
 }
 """Stage -> what tells an entry's demand from (address, entry, known)."""

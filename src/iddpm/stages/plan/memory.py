@@ -22,7 +22,8 @@ CPU = torch.device("cpu")
 
 Parts = dict[str, int]
 """Part -> bytes: weights, ema, optimizer (Adam's two moments), and of a step activations (with gradients and temporary
-tensors: everything alive at its peak) and, with several workers, buckets in which gradients are exchanged."""
+tensors: everything alive at its peak) and, with several workers, buckets in which gradients are exchanged; of gradient
+noise gradients, those added up and those of the batch before."""
 
 
 class LiveBytes(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -23,6 +23,7 @@ ON_THE_WAY = {
     "surrogate": f"import iddpm.training.gan; {CURVES}",
     "evaluate": "import matplotlib.figure, torchmetrics.image.kid, torchmetrics.image.inception, sklearn.calibration",
     "likelihood": "import matplotlib.figure",
+    "gradient-noise": "import matplotlib.figure",
     "report": CURVES,
 }
 """What stages do besides their work, beyond importing the module of their own."""

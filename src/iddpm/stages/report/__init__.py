@@ -7,6 +7,7 @@ from iddpm.stages.report.beside import beside_published
 from iddpm.stages.report.blocks import Page, Section, write_page
 from iddpm.stages.report.figures import draw_distances, draw_training
 from iddpm.stages.report.gather import Results, gather
+from iddpm.stages.report.gradient_noise import FIGURE, gradient_noise_blocks
 from iddpm.stages.report.reconstructions import reconstruction_blocks
 from iddpm.stages.report.scaling import CSV_FILE, scaling_blocks
 from iddpm.stages.report.scores import score_blocks, summary, write_csv
@@ -20,7 +21,7 @@ from iddpm.stages.report.sections import (
 )
 
 OUTPUT = "runs/report"
-PRODUCED = ("distance_*.png", "scaling_*.png", CSV_FILE)
+PRODUCED = ("distance_*.png", "scaling_*.png", f"{FIGURE}.png", CSV_FILE)
 """Files of the folder that a pipeline may have."""
 TRACKED = ("frechet_distance", "precision", "recall", "label_accuracy")
 
@@ -73,6 +74,7 @@ def _page(stage: Stage, results: Results, folder: Path) -> Page:
             ),
         ),
         Section("Likelihood", likelihood_blocks(stage, results, folder)),
+        Section("Gradient noise", gradient_noise_blocks(results, folder)),
         Section("Scaling", scaling_blocks(stage, results, folder)),
         Section("Training", training_blocks(results, *draw_training(results, folder))),
         Section("Provenance", provenance(stage, results)),
@@ -89,6 +91,7 @@ def _subtitle(results: Results) -> str:
         "evaluation": len(results.evaluations),
         "likelihood": len(results.likelihoods),
         "reconstruction": len(results.reconstructions),
+        "gradient noise scale": len(results.gradient_noises),
     }
     return ", ".join(
         f"{count} {name if count == 1 else 'sets of samples' if name == 'set of samples' else name + 's'}"

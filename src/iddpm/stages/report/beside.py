@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from statistics import fmean
 
 from iddpm.evaluation.published import (
     Difference,
@@ -15,6 +16,7 @@ from iddpm.stages.evaluated import Evaluated, Json
 from iddpm.stages.report.blocks import Block, Cell, Column, Fold, Table, Text, joined, number
 from iddpm.stages.report.gather import Likelihood, Results
 from iddpm.stages.report.protocol import network_name, score_name
+from iddpm.stages.report.scores import quoted
 
 TITLES: dict[Score, str] = {
     "fid": "FID",
@@ -22,9 +24,9 @@ TITLES: dict[Score, str] = {
     "precision": "precision",
     "recall": "recall",
     "nll": "bits/dim",
-    "samples_per_s": "samples/s",
+    "relative_speed": "sampling speed, relative",
     "training_hours": "training hours",
-    "relative_time": "relative training time",
+    "relative_time": "training time, relative",
 }
 OF_VALUES: dict[Score, str] = {
     "fid": "frechet_distance",
@@ -51,6 +53,7 @@ class Pair:
 
     name: str
     kind: str
+    about: str
     published: PublishedResult
     scores: dict[Score, Cell]
     differences: list[Difference]
@@ -76,25 +79,35 @@ def beside_published(results: Results) -> list[Block]:
 
 
 def _pairs(results: Results) -> Iterator[Pair]:
-    evaluations = {evaluated.name: evaluated for evaluated in results.evaluations}
+    """Of evaluations that are seeds of one thing their mean, whichever of them params.yaml names."""
+    evaluations = {one.name: one for one in results.evaluations}
+    evaluations |= {one.name: mean for group in results.groups for mean in group.samplings for one in mean.sets}
     likelihoods = {likelihood.name: likelihood for likelihood in results.likelihoods}
-    for name, row in results.params.report.published.items():
+    rows = results.params.report.published
+    beside = {row: evaluations[name] for name, row in rows.items() if name in evaluations}
+    shown: set[tuple[str, str]] = set()
+    for name, row in rows.items():
         published = published_result(row)
-        if name in evaluations:
-            cells = _evaluation_cells(evaluations[name], published)
-            ours = _of_evaluation(results, evaluations[name])
-            yield Pair(name, "evaluation", published, cells, published.differences(ours, cells))
+        if name in evaluations and (evaluations[name].name, row) not in shown:
+            one = evaluations[name]
+            shown.add((one.name, row))
+            cells = _evaluation_cells(results, one, published, beside.get(published.relative_to or ""))
+            of = f"mean of {joined([f'`{seed.name}`' for seed in one.sets], 8)}" if one.seeds else "evaluation"
+            differences = published.differences(_of_evaluation(results, one), cells)
+            yield Pair(quoted(one), "evaluation", of, published, cells, differences)
         if name in likelihoods and "nll" in published.scores:
             likelihood = likelihoods[name]
             error = likelihood.values["bits_per_dim_standard_error"]
             note = "" if error is None else f"± {number(error, 2)}"
             cells = {"nll": Cell(number(likelihood.values["bits_per_dim"]), note)}
-            ours = _of_likelihood(results, likelihood)
-            yield Pair(name, "likelihood", published, cells, published.differences(ours, cells))
+            differences = published.differences(_of_likelihood(results, likelihood), cells)
+            yield Pair(f"`{name}`", "likelihood", "likelihood", published, cells, differences)
 
 
-def _evaluation_cells(evaluated: Evaluated, published: PublishedResult) -> dict[Score, Cell]:
-    """Those of its scores that the published result has too."""
+def _evaluation_cells(
+    results: Results, evaluated: Evaluated, published: PublishedResult, first: Evaluated | None
+) -> dict[Score, Cell]:
+    """Those of its scores that the published result has too; `first` is what relative ones are ratios to."""
     cells: dict[Score, Cell] = {}
     for score in published.scores:
         key = OF_VALUES.get(score)
@@ -103,9 +116,29 @@ def _evaluation_cells(evaluated: Evaluated, published: PublishedResult) -> dict[
             notes = [name] if name != TITLES[score] else []
             notes += [f"{number(interval[0], 3)} to {number(interval[1], 3)}"] if interval else []
             cells[score] = Cell(number(evaluated.scores[key]), ", ".join(notes))
-        elif score == "samples_per_s":
-            cells[score] = Cell(number(1 / evaluated.seconds_per_image), evaluated.made["device"])
+    seconds, of_first = _training_seconds(results, evaluated), first and _training_seconds(results, first)
+    if "training_hours" in published.scores and seconds:
+        cells["training_hours"] = Cell(
+            number(seconds / 3600, 3), f"× {number(seconds / of_first, 3)}" if of_first else ""
+        )
+    if "relative_time" in published.scores and seconds and of_first:
+        cells["relative_time"] = Cell(number(seconds / of_first, 3), f"{number(seconds, 3)} s")
+    if "relative_speed" in published.scores and first and first.made["device"] == evaluated.made["device"]:
+        speed, of = 1 / evaluated.seconds_per_image, evaluated.made["device"]
+        cells["relative_speed"] = Cell(number(speed * first.seconds_per_image, 3), f"{number(speed, 3)} a second, {of}")
     return cells
+
+
+def _training_seconds(results: Results, evaluated: Evaluated) -> float | None:
+    """Of the model's training up to its checkpoint, of several the mean; None where a pace is not known."""
+    seconds = []
+    for one in evaluated.sets:
+        pace = results.times.get(f"runs/models/{one.network}", {}).get("seconds_per_step")
+        if pace is None:
+            return None
+        steps = one.sampling.get("checkpoint") or results.models[one.network]["params"]["training"]["steps"]
+        seconds.append(pace * steps)
+    return fmean(seconds)
 
 
 def _of_evaluation(results: Results, evaluated: Evaluated) -> Protocol:
@@ -191,9 +224,12 @@ def _table(source: str, pairs: list[Pair]) -> Table:
         for pair in members:
             ours.add(len(rows))
             cells = [_our_cell(pair, score) for score in scores]
-            rows.append([Cell(f"`{pair.name}`", f"ours, {pair.kind}"), *cells, _verdict(pair)])
+            rows.append([Cell(pair.name, f"ours, {pair.about}"), *cells, _verdict(pair)])
     columns = [Column("result", False), *(Column(TITLES[score]) for score in scores), Column("verdict", False)]
-    return Table(columns, rows, f"Published: {source}. {LEGEND}", frozenset(ours))
+    legend = LEGEND
+    if (first := pairs[0].published.relative_to) is not None:
+        legend += f" Relative numbers and × are ratios to {first}, ours to what params.yaml sets beside that row."
+    return Table(columns, rows, f"Published: {source}. {legend}", frozenset(ours))
 
 
 def _our_cell(pair: Pair, score: Score) -> Cell:
@@ -221,5 +257,5 @@ def _differences(pair: Pair, unfolded: bool) -> Fold:
         bears = Cell(joined(concerned, 8), mark=mark) if concerned else Cell("how it was made")
         rows.append([Cell(one.aspect.name), Cell(one.published), Cell(one.ours), bears])
     columns = [Column(title, False) for title in ("aspect", "published", "ours", "bears on")]
-    title = f"{pair.kind.capitalize()} `{pair.name}` and {pair.published.name}: {len(rows)} differences"
+    title = f"{pair.kind.capitalize()} {pair.name} and {pair.published.name}: {len(rows)} differences"
     return Fold(title, [Table(columns, rows)] if rows else [Text("None.")], unfolded)

@@ -14,7 +14,8 @@ from iddpm.evaluation.figures import (
 from iddpm.params import SnganSurrogate
 from iddpm.stages.evaluated import Evaluated, Interval
 from iddpm.stages.report.blocks import Picture
-from iddpm.stages.report.gather import Group, Results
+from iddpm.stages.report.gather import Results
+from iddpm.stages.report.groups import Group
 
 COMPARED_CURVES = ("mse", "vb")
 """Of trainings with different objectives: their losses are not one quantity."""
@@ -22,9 +23,9 @@ LABELLED = 24
 """Points; more labels would hide one another."""
 CAPTIONS = {
     "distance_against_steps": "Distance to the reference against network evaluations per image, from noise. "
-    "Bars: 95 % intervals; of a mean over seeds, Student's t",
+    "Bars: 95 % intervals; of a mean over seeds, Student's t of their pooled spread",
     "distance_against_time": "Speed against quality; labels are network evaluations, or t_mid. Bars: 95 % intervals; "
-    "of a mean over seeds, Student's t",
+    "of a mean over seeds, Student's t of their pooled spread",
 }
 
 

@@ -2,42 +2,15 @@
 
 import csv
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from iddpm.params import Params
-from iddpm.stages.context import Stage, flatten
-from iddpm.stages.evaluated import Evaluated, Json, mean_over_seeds
+from iddpm.stages.context import Stage
+from iddpm.stages.evaluated import Evaluated, Json
+from iddpm.stages.report.groups import Group, grouped
 from iddpm.training.metrics_log import read_csv
-
-
-@dataclass(frozen=True)
-class Group:
-    """Evaluations of one protocol: only they may stand in one table, figure or ranking.
-
-    `samplings` has every sampling once: its only evaluation, or the mean over its seeds.
-    """
-
-    title: str
-    evaluations: list[Evaluated]
-    samplings: list[Evaluated]
-
-    @property
-    def distance(self) -> str:
-        distance: str = self.evaluations[0].about["distance"]
-        return distance
-
-    @property
-    def ranked(self) -> list[Evaluated]:
-        """The samplings by their distance, the smallest first."""
-        return sorted(self.samplings, key=lambda one: one.scores["frechet_distance"])
-
-    @property
-    def ranked_sets(self) -> list[Evaluated]:
-        """Likewise with each seed for itself, as pictures are."""
-        return [one for sampling in self.ranked for one in sampling.seeds or (sampling,)]
 
 
 @dataclass(frozen=True)
@@ -68,18 +41,29 @@ class Likelihood:
 
 
 @dataclass(frozen=True)
+class GradientNoise:
+    """One entry of gradient_noises: its record, and the rows of gradient_noise.csv, one for each snapshot."""
+
+    name: str
+    record: Json
+    rows: list[dict[str, str]]
+
+
+@dataclass(frozen=True)
 class Results:
-    """All of it; dictionaries have the names and the order of params.yaml."""
+    """All of it; dictionaries have the names and the order of params.yaml, `logs` and `times` those of folders."""
 
     params: Params
     cards: dict[str, Json]
     models: dict[str, Json]
     surrogates: dict[str, Json]
     logs: dict[str, list[dict[str, float]]]
+    times: dict[str, Json]
     samples: dict[str, Json]
     groups: list[Group]
     likelihoods: list[Likelihood]
     reconstructions: dict[str, Json]
+    gradient_noises: list[GradientNoise]
 
     @property
     def evaluations(self) -> list[Evaluated]:
@@ -87,10 +71,12 @@ class Results:
 
     def records(self) -> Iterator[Json]:
         """What each stage that keeps a record wrote of itself."""
+        yield from (time["record"] for time in self.times.values())
         yield from self.samples.values()
         yield from (evaluated.about["record"] for evaluated in self.evaluations)
         yield from (likelihood.protocol["record"] for likelihood in self.likelihoods)
         yield from (fidelity["protocol"]["record"] for fidelity in self.reconstructions.values())
+        yield from (one.record for one in self.gradient_noises)
 
 
 def gather(stage: Stage) -> Results:
@@ -98,24 +84,27 @@ def gather(stage: Stage) -> Results:
     params = stage.params
     trained = [f"runs/models/{name}" for name in params.models]
     trained += [f"runs/surrogates/{name}" for name in params.surrogates]
+    models = {
+        name: _read(stage, f"runs/models/{name}", "checkpoint.json")
+        for name in (*params.models, *params.imports, *params.mixtures)
+    }
     return Results(
         params=params,
         cards={name: _read(stage, f"data/shards/{name}", "card.json") for name in params.datasets},
-        models={
-            name: _read(stage, f"runs/models/{name}", "checkpoint.json")
-            for name in (*params.models, *params.imports, *params.mixtures)
-        },
+        models=models,
         surrogates={name: _read(stage, f"runs/surrogates/{name}", "checkpoint.json") for name in params.surrogates},
         logs={folder: read_csv(stage.input(f"{folder}/metrics.csv")) for folder in trained},
+        times={folder: _read(stage, f"{folder.replace('runs/', 'runs/times/')}.json") for folder in trained},
         samples={
             name: _read(stage, f"runs/samples/{name}/record.json")
             for name in (*params.samplings, *params.surrogate_samplings, *params.cascades)
         },
-        groups=grouped([_evaluated(stage, name) for name in params.evaluations]),
+        groups=grouped([_evaluated(stage, name) for name in params.evaluations], models),
         likelihoods=[_likelihood(stage, name) for name in params.likelihoods],
         reconstructions={
             name: _read(stage, f"runs/reconstructions/{name}", "fidelity.json") for name in params.reconstructions
         },
+        gradient_noises=[_gradient_noise(stage, name) for name in params.gradient_noises],
     )
 
 
@@ -137,56 +126,12 @@ def _likelihood(stage: Stage, name: str) -> Likelihood:
     return Likelihood(name, entry.model, entry.dataset, values, rows)
 
 
+def _gradient_noise(stage: Stage, name: str) -> GradientNoise:
+    folder = f"runs/gradient-noise/{name}"
+    record = _read(stage, f"{folder}/record.json")
+    return GradientNoise(name, record, _rows(stage.input(f"{folder}/gradient_noise.csv")))
+
+
 def _rows(path: Path) -> list[dict[str, str]]:
     with open(path, newline="") as stream:
         return list(csv.DictReader(stream))
-
-
-def grouped(evaluations: Sequence[Evaluated]) -> list[Group]:
-    """Evaluations by what they must share to be compared, in the order of their first."""
-    by_protocol: dict[str, list[Evaluated]] = {}
-    for evaluated in evaluations:
-        key = json.dumps([evaluated.about["distance"], evaluated.about["protocol"]], sort_keys=True)
-        by_protocol.setdefault(key, []).append(evaluated)
-    titles = _titles([group[0].about for group in by_protocol.values()])
-    return [Group(title, group, _samplings(group)) for title, group in zip(titles, by_protocol.values(), strict=True)]
-
-
-def _titles(abouts: Sequence[Json]) -> list[str]:
-    """Of each group; where two would read the same, with the settings that differ."""
-    plain = []
-    for about in abouts:
-        protocol, reference = about["protocol"], about["reference"]
-        size = f" at {reference['averaged_to']} pixels" if reference.get("averaged_to") else ""
-        plain.append(
-            f"{about['distance']}, {protocol['images']:,} images against the {protocol['reference']['images']:,} "
-            f"{reference['split']} images of {reference['dataset']}{size}"
-        )
-    flat = [flatten(about["protocol"]) for about in abouts]
-    titles = []
-    for title, protocol in zip(plain, flat, strict=True):
-        others = [other for same, other in zip(plain, flat, strict=True) if same == title]
-        differing = [key for key in protocol if any(other.get(key) != protocol[key] for other in others)]
-        titles.append(", ".join([title, *(f"{key} {_short(protocol[key])}" for key in differing)]))
-    return titles
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 24 else f"{text[:12]}..."
-
-
-def _samplings(group: Sequence[Evaluated]) -> list[Evaluated]:
-    """Evaluations whose samples differ in the seed alone are one; so are several of the same samples.
-
-    Seeds that gave the same images are no draws of chance: they stay apart.
-    """
-    seeds: dict[str, dict[int, Evaluated]] = {}
-    for evaluated in group:
-        same = seeds.setdefault(json.dumps(evaluated.all_but_seed, sort_keys=True), {})
-        same.setdefault(evaluated.sampling["seed"], evaluated)
-    samplings: list[Evaluated] = []
-    for members in ([*same.values()] for same in seeds.values()):
-        distinct = {one.about["samples_sha256"] for one in members}
-        samplings += [mean_over_seeds(members)] if 1 < len(members) == len(distinct) else members
-    return samplings

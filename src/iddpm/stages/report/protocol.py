@@ -5,7 +5,7 @@ from typing import Any
 from iddpm.evaluation.published import INCEPTION
 from iddpm.stages.evaluated import Evaluated, Json
 from iddpm.stages.report.blocks import Cell, Column, Fold, Table, hashed, joined, number
-from iddpm.stages.report.gather import Group
+from iddpm.stages.report.groups import Group
 
 FID = "FID"
 SHA256 = 64

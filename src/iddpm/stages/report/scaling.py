@@ -187,20 +187,20 @@ def _constant_range(study: Study) -> str:
 
 
 def _points_table(one: Studied) -> Table:
-    timed = any(cost.seconds_per_step is not None for cost in one.costs.values())
     rows = []
     for point in one.study.points:
         cost = one.costs[point.model]
         error = "" if point.error is None else f"± {number(point.error, 2)}"
         mark = "best" if point in one.study.envelope else ""
         cells = [Cell(f"{point.step:,}"), Cell(f"{cost.images(point.step):,}"), Cell(f"{point.compute:.3g}")]
-        cells += [Cell(number(point.value), error, mark)]
         seconds = cost.seconds(point.step)
-        cells += [Cell("" if seconds is None else number(seconds))] if timed else []
+        cells += [Cell("" if seconds is None else number(seconds)), Cell(number(point.value), error, mark)]
         rows.append([Cell(f"`{point.model}`", f"width {cost.width}, {cost.multiply_adds / 1e9:.3g} G"), *cells])
-    titles = ["step", "images", "C", one.unit, *(["training seconds"] if timed else [])]
-    note = "" if timed else " No training kept its time, so compute is as counted only."
-    caption = f"In small print the multiply-adds of one forward pass; marked, the envelope.{note}"
+    titles = ("step", "images", "C", "training seconds", one.unit)
+    caption = (
+        "In small print the multiply-adds of one forward pass; marked, the envelope. C is compute as counted, training "
+        "seconds are as measured: steps times the median pace of the training's log."
+    )
     return Table([Column("model", False), *(Column(title) for title in titles)], rows, caption)
 
 

@@ -80,8 +80,8 @@ def studied(stage: Stage, results: Results, name: str, entry: ScalingStudy) -> S
         evaluations = [one for one in results.evaluations if one.name in entry.points]
         if lacking := [one.name for one in evaluations if entry.metric not in one.scores]:
             raise UserError(
-                f"params.yaml: report.scaling.{name}.metric: runs/metrics/{lacking[0]}.json has no {entry.metric}, which "
-                "takes more samples; draw more, or set frechet_distance"
+                f"params.yaml: report.scaling.{name}.metric: runs/metrics/{lacking[0]}.json has no {entry.metric}, "
+                "which takes more samples; draw more, or set frechet_distance"
             )
         measured = [_of_evaluation(results, one, entry.metric) for one in evaluations]
         unit, reference = evaluations[0].about["distance"], evaluations[0].about["reference"]

@@ -23,7 +23,8 @@ from iddpm.stages.report.blocks import (
     joined,
     number,
 )
-from iddpm.stages.report.gather import Group, Likelihood, Results
+from iddpm.stages.report.gather import Likelihood, Results
+from iddpm.stages.report.groups import Group
 from iddpm.stages.report.protocol import FID, protocol_fold, score_name
 from iddpm.tracking import HIGHER_IS_BETTER
 
@@ -32,6 +33,10 @@ CSV_COLUMNS = (
     "distance", "frechet_distance", "frechet_distance_infinity", "kid", "inception_score", "class_probabilities",
     "precision", "recall", "density", "coverage", "authenticity", "copies", "label_accuracy",
 )  # fmt: skip
+POOLED = (
+    "of a mean over seeds, Student's t, by the variance over seeds of all means of this table together, which assumes "
+    "that they spread alike; means over training seeds and over sampling seeds are pooled each for themselves."
+)
 NOTES_SHOWN = 4
 MEANINGS = {
     "distance": "Frechet distance between Gaussians fitted to the features of samples and reference; 0 is equality. "
@@ -156,9 +161,12 @@ def score_blocks(results: Results, figures: dict[str, list[Picture]]) -> list[Bl
 
 
 def _table(group: Group) -> Table:
-    rows = sorted(group.evaluations, key=_order)
+    first_of_seeds = {
+        one.name: min(map(_order, sampling.sets)) for sampling in group.samplings for one in sampling.sets
+    }
+    rows = sorted(group.evaluations, key=lambda one: (first_of_seeds.get(one.name, _order(one)), _order(one)))
     for mean in (one for one in group.samplings if one.seeds):  # behind the last of its seeds
-        rows.insert(max(map(rows.index, mean.seeds)) + 1, mean)
+        rows.insert(max(map(rows.index, mean.sets)) + 1, mean)
     models = {one.model for one in rows}
     table = {
         Column("evaluation", False): [_named(one, len(models) > 1) for one in rows],
@@ -192,7 +200,7 @@ def _named(one: Evaluated, model: bool) -> Cell:
 def _caption(group: Group) -> str:
     first = group.evaluations[0]
     parts = ["In small print 95 % intervals at this number of images, without its bias"]
-    parts[0] += "; of a mean over seeds, Student's t." if any(one.seeds for one in group.samplings) else "."
+    parts[0] += f"; {POOLED}" if any(one.seeds for one in group.samplings) else "."
     parts.append(
         "Marked: the best of a column and all that its interval does not tell apart from it, unless that is every row."
     )

@@ -1,18 +1,24 @@
 """Pictures, likelihoods, trainings, provenance."""
 
+import json
 import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
+from iddpm.data import Card
+from iddpm.nets import count_blocks
+from iddpm.params import Architecture
 from iddpm.stages.context import Stage
 from iddpm.stages.evaluated import Json
 from iddpm.stages.report.beside import architecture_of, objective_of
 from iddpm.stages.report.blocks import Block, Cell, Code, Column, Fold, Picture, Pictures, Table, Text, hashed, number
 from iddpm.stages.report.gather import Likelihood, Results
+from iddpm.training.build import build_network
 
 SHOWN_FIRST = 2
 """Pictures of a kind that are open at first: those of the best scores."""
@@ -119,13 +125,47 @@ def _checkpoints_table(likelihood: Likelihood) -> Fold:
 
 def training_blocks(results: Results, compared: Sequence[Picture], each: Sequence[Picture]) -> list[Block]:
     """What was trained, and how it went."""
-    rows = [_training_row(name, about) for name, about in (*results.models.items(), *results.surrogates.items())]
-    titles = ("model", "dataset", "objective", "T", "schedule", "variance", "steps", "batch", "learning rate", "EMA")
-    numbers = ("T", "steps", "batch", "learning rate", "EMA")
-    blocks: list[Block] = [Table([Column(title, title in numbers) for title in titles], rows)] if rows else []
+    blocks: list[Block] = [_training_table(results)] if results.models or results.surrogates else []
     if compared:
         return [*blocks, Pictures(list(compared)), Fold(f"Every training ({len(each)})", [Pictures(list(each))])]
     return [*blocks, *([Pictures(list(each))] if each else [])]
+
+
+def _training_table(results: Results) -> Table:
+    """A row for each model; multiply-adds where networks differ, and what a training step took."""
+    abouts = {f"runs/models/{name}": about for name, about in results.models.items()}
+    abouts |= {f"runs/surrogates/{name}": about for name, about in results.surrogates.items()}
+    titles = ["model", "dataset", "objective", "T", "schedule", "variance", "steps", "batch", "learning rate", "EMA"]
+    rows = [_training_row(folder.rpartition("/")[2], about) for folder, about in abouts.items()]
+    networks = [architecture_of(about) for about in abouts.values()]
+    if len({json.dumps([one["network"], one.get("size")], sort_keys=True) for one in networks if one}) > 1:
+        titles.append("10⁹ multiply-adds")
+        billions = [
+            multiply_adds(one, about["card"]) / 1e9 if one else None
+            for one, about in zip(networks, abouts.values(), strict=True)
+        ]
+        rows = [[*row, cell] for row, cell in zip(rows, _compared(billions), strict=True)]
+    paces = [results.times.get(folder, {}).get("seconds_per_step") for folder in abouts]
+    if any(paces):
+        titles.append("seconds per step")
+        rows = [[*row, cell] for row, cell in zip(rows, _compared(paces), strict=True)]
+    texts = ("model", "dataset", "objective", "schedule", "variance")
+    caption = "In small print ratios to the first row that has the number; multiply-adds are those of a forward pass."
+    return Table([Column(title, title not in texts) for title in titles], rows, caption)
+
+
+def _compared(values: Sequence[float | None]) -> list[Cell]:
+    """Each with its ratio to the first that is known."""
+    first = next(value for value in values if value)
+    return [Cell(number(value, 3), f"× {number(value / first, 3)}") if value else Cell("") for value in values]
+
+
+def multiply_adds(architecture: Json, card: Json) -> int:
+    """Of one forward pass of one image through a model of a checkpoint."""
+    parsed, images = Architecture.model_validate_json(json.dumps(architecture)), Card(**card)
+    with torch.device("meta"):  # shapes without memory or arithmetic
+        network = build_network(parsed, images)
+        return sum(block.multiply_adds for block in count_blocks(network, parsed.size or images.size, images.channels))
 
 
 def _training_row(name: str, about: Json) -> list[Cell]:
@@ -189,4 +229,4 @@ def _seconds(results: Results) -> Table:
         for record in results.records()
     ]
     columns = [Column("stage", False), Column("seconds"), Column("commit", False)]
-    return Table(columns, rows, "Trainings keep no record of their time; MLflow has it.")
+    return Table(columns, rows, "Of a training that was resumed, since then.")

@@ -1,0 +1,124 @@
+"""Evaluations that may be compared, and in them what differs in seeds alone."""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from iddpm.params import FREE_AMONG_SEEDS, FREE_AMONG_TRAINING_SEEDS
+from iddpm.stages.context import flatten
+from iddpm.stages.evaluated import Evaluated, Json, common_name, means_over_seeds, trainings
+
+
+@dataclass(frozen=True)
+class Group:
+    """Evaluations of one protocol: only they may stand in one table, figure or ranking.
+
+    `samplings` has every sampling once: its only evaluation, or the mean over its seeds and those of its training.
+    """
+
+    title: str
+    evaluations: list[Evaluated]
+    samplings: list[Evaluated]
+
+    @property
+    def distance(self) -> str:
+        distance: str = self.evaluations[0].about["distance"]
+        return distance
+
+    @property
+    def ranked(self) -> list[Evaluated]:
+        """The samplings by their distance, the smallest first."""
+        return sorted(self.samplings, key=lambda one: one.scores["frechet_distance"])
+
+    @property
+    def ranked_sets(self) -> list[Evaluated]:
+        """Likewise with each seed for itself, as pictures are."""
+        return [one for sampling in self.ranked for one in sampling.sets]
+
+
+def grouped(evaluations: Sequence[Evaluated], models: Mapping[str, Json]) -> list[Group]:
+    """Evaluations by what they must share to be compared, in the order of their first.
+
+    `models` has the checkpoint.json of each model by its key.
+    """
+    by_protocol: dict[str, list[Evaluated]] = {}
+    for evaluated in evaluations:
+        key = json.dumps([evaluated.about["distance"], evaluated.about["protocol"]], sort_keys=True)
+        by_protocol.setdefault(key, []).append(evaluated)
+    titles = _titles([group[0].about for group in by_protocol.values()])
+    return [
+        Group(title, group, _samplings(group, models))
+        for title, group in zip(titles, by_protocol.values(), strict=True)
+    ]
+
+
+def _titles(abouts: Sequence[Json]) -> list[str]:
+    """Of each group; where two would read the same, with the settings that differ."""
+    plain = []
+    for about in abouts:
+        protocol, reference = about["protocol"], about["reference"]
+        size = f" at {reference['averaged_to']} pixels" if reference.get("averaged_to") else ""
+        plain.append(
+            f"{about['distance']}, {protocol['images']:,} images against the {protocol['reference']['images']:,} "
+            f"{reference['split']} images of {reference['dataset']}{size}"
+        )
+    flat = [flatten(about["protocol"]) for about in abouts]
+    titles = []
+    for title, protocol in zip(plain, flat, strict=True):
+        others = [other for same, other in zip(plain, flat, strict=True) if same == title]
+        differing = [key for key in protocol if any(other.get(key) != protocol[key] for other in others)]
+        titles.append(", ".join([title, *(f"{key} {_short(protocol[key])}" for key in differing)]))
+    return titles
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else f"{text[:12]}..."
+
+
+def _samplings(group: Sequence[Evaluated], models: Mapping[str, Json]) -> list[Evaluated]:
+    """Evaluations that differ in the seeds of sampling and training alone are one; so are several of the same samples.
+
+    Seeds that gave the same images are no draws of chance: they stay apart.
+    """
+    seeds: dict[str, dict[str, Evaluated]] = {}
+    for evaluated in group:
+        made = evaluated.made
+        same = seeds.setdefault(json.dumps(_all_but_seeds(made, models), sort_keys=True), {})
+        same.setdefault(json.dumps([trainings(made), _sampling_seeds(made)]), evaluated)
+    alike = [list(same.values()) for same in seeds.values()]
+    averaged = [len({one.about["samples_sha256"] for one in members}) == len(members) > 1 for members in alike]
+    several = [members for members, mean in zip(alike, averaged, strict=True) if mean]
+    names = [common_name([one.name for one in members]) for members in several]
+    shared = Counter(names)
+    named = [name if shared[name] == 1 else members[0].name for name, members in zip(names, several, strict=True)]
+    means = iter(means_over_seeds(list(zip(named, several, strict=True))))
+    return [one for members, mean in zip(alike, averaged, strict=True) for one in ([next(means)] if mean else members)]
+
+
+def _all_but_seeds(made: Json, models: Mapping[str, Json]) -> Json:
+    """What made samples but for seeds and what does not change them: the chain, and each model's training."""
+    params = made["params"]
+    own = {key: value for key, value in params.items() if key not in FREE_AMONG_SEEDS}
+    own |= {key: _training(params[key], models) for key in ("model", "upsampler") if key in params}
+    own |= {"samples": _all_but_seeds(made["base"], models)} if "base" in made else {}
+    return own | {path: of for path, of in made.get("inputs", {}).items() if path.startswith("runs/surrogates/")}
+
+
+def _sampling_seeds(made: Json) -> list[int]:
+    """Of each stage of a cascade, the last one first."""
+    return [made["params"]["seed"], *(_sampling_seeds(made["base"]) if "base" in made else [])]
+
+
+def _training(name: str, models: Mapping[str, Json]) -> Any:
+    """What trained a model but for its seed; of one that was not trained here its name, of a mixture both parts."""
+    params: Json = models[name]["params"]
+    if models[name]["kind"] == "mixture":
+        return params | {part: _training(params[part], models) for part in ("middle", "ends")}
+    training = params.get("training")
+    if not training:
+        return name
+    kept = {key: value for key, value in training.items() if key not in FREE_AMONG_TRAINING_SEEDS}
+    return params | {"training": kept}
