@@ -51,6 +51,13 @@ def plan(
     workers: Annotated[
         int | None, typer.Option(min=0, help="GPUs of one training, instead of compute.workers.")
     ] = None,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FOLDER=IMAGES",
+            help="How many images data/raw/images/FOLDER will hold; FOLDER=TRAIN,TEST where it has a folder for each.",
+        ),
+    ] = None,
     measure: Annotated[
         bool, typer.Option("--measure", help="Time real steps on this machine instead; about a minute.")
     ] = False,
@@ -66,7 +73,7 @@ def plan(
     root = project_root()
     path = root / "params.yaml" if preset is None else preset_path(root, preset)
     machine = None if measure else Gpus(gpus or 1, tflops, utilisation)
-    print(plan_pipeline(root, path, gpus=machine, workers=workers, as_json=json))
+    print(plan_pipeline(root, path, gpus=machine, workers=workers, images=images or (), as_json=json))
 
 
 def download(

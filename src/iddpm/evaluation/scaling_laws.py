@@ -80,13 +80,6 @@ class JointLaw(NamedTuple):
         return values
 
 
-PUBLISHED_LAWS = {
-    "frechet_distance": PowerLaw(math.log10(2.5e-25), 0.22, 4.00),
-    "bits_per_dim": PowerLaw(math.log10(3.0e-15), 0.17, 3.40),
-}
-"""Nichol & Dhariwal 2021, figure 10: FID and bits/dim of ImageNet 64x64."""
-
-
 def constants(law: type[PowerLaw] | type[JointLaw], form: Form) -> int:
     """How many a fit has to find."""
     return len(law._fields) - (form is Form.WITHOUT_CONSTANT)
@@ -224,5 +217,5 @@ def scatter(points: Sequence[ScalingPoint], law: PowerLaw | JointLaw) -> float:
 def chi_square(points: Sequence[ScalingPoint], law: PowerLaw | JointLaw) -> float:
     """Sum of squared deviations in units of the errors, or of log y where these are not known."""
     relative = relative_errors(points)
-    least = len(points) * (PRECISION / relative.max()) ** 2
+    least = len(points) * (PRECISION / float(relative.max())) ** 2
     return max(float(np.sum((_deviations(points, law) / relative) ** 2)), least)

@@ -122,15 +122,17 @@ def draw(
     # The stages of a cascade may share their seed, so each size has noise of its own.
     prefix = "sampling" if low_res is None else f"upsampling/{model.size}"
     chains = plan_chains(model, steps, start)
-    finished = []
+    channels, height, width = model.image_shape
+    images = np.empty((count, height, width, channels), np.uint8)  # many large ones fit into memory once, not twice
+    denoising = []
     for first in range(0, count, batch_size):
         positions = torch.arange(first, min(first + batch_size, count), device=model.device)
         batch_labels = None if labels is None else torch.from_numpy(labels).to(model.device)[positions]
         batch = _Batch(positions, batch_labels, sampler, eta, clip, seed, prefix, chains, progress)
-        finished.append(kept(first, partial(batch.draw, model, start, low_res)))
+        arrays = kept(first, partial(batch.draw, model, start, low_res))
+        images[first : first + len(positions)] = arrays["images"]
+        denoising += [arrays["denoising"]] if "denoising" in arrays else []
         progress(first + len(positions))
-    denoising = [arrays["denoising"] for arrays in finished if "denoising" in arrays]
-    images = np.concatenate([arrays["images"] for arrays in finished])
     return Drawn(images, np.concatenate(denoising) if denoising else None)
 
 

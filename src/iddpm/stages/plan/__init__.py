@@ -1,7 +1,8 @@
 """What a pipeline will take, before it runs: parameters, arithmetic, memory, time and disk of every stage."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +56,29 @@ class Plan:
             return sum(self.seconds.values())
         return side_by_side(self.demands, self.seconds, self.machine.gpus)
 
+    @property
+    def seconds_in_cpu_slots(self) -> float | None:
+        """As many stages at once as the machine has slots for CPUs."""
+        slots = self.machine.cpu_slots
+        if slots is None:
+            return None
+        demands = [replace(demand, workers=min(max(1, demand.workers), slots)) for demand in self.demands]
+        return side_by_side(demands, self.seconds, slots)
 
-def plan(root: Path, path: Path, *, gpus: Gpus | None = None, workers: int | None = None, as_json: bool = False) -> str:
+
+def plan(
+    root: Path,
+    path: Path,
+    *,
+    gpus: Gpus | None = None,
+    workers: int | None = None,
+    images: Sequence[str] = (),
+    as_json: bool = False,
+) -> str:
     """The plan of a parameter file on GPUs, or on this machine as measured, as a table or as JSON.
 
-    `workers` stands for compute.workers. UserError when a training needs more GPUs than there are.
+    `workers` stands for compute.workers; `images` are texts FOLDER=IMAGES or FOLDER=TRAIN,TEST for image folders.
+    UserError for any other text, and when a training needs more GPUs than there are.
     """
     params = _with_workers(load_params(path), workers, path)
     if gpus is not None and params.compute.workers > gpus.count:
@@ -67,11 +86,20 @@ def plan(root: Path, path: Path, *, gpus: Gpus | None = None, workers: int | Non
             f"compute.workers: {params.compute.workers} workers of a training need a GPU each, --gpus is {gpus.count}; "
             "raise it, or give --workers"
         )
-    demands, notes = demands_of(params, root)
+    demands, notes = demands_of(params, root, dict(map(_told, images)))
     machine = gpus or ThisMachine(demands, params.compute.device, root)
     seconds = {demand.address: machine.seconds(demand) for demand in demands}
     found = Plan(demands, seconds, machine, notes)
     return json.dumps(_as_json(found), indent=2) if as_json else "\n".join(_as_table(found))
+
+
+def _told(text: str) -> tuple[str, tuple[int, ...]]:
+    """A folder of images, and how many there are."""
+    folder, _, numbers = text.partition("=")
+    counts = tuple(int(number) if number.isdecimal() else 0 for number in numbers.split(","))
+    if not (folder and 1 <= len(counts) <= 2 and all(counts)):
+        raise UserError(f"--images {text}: give a folder of data/raw/images as FOLDER=IMAGES or FOLDER=TRAIN,TEST")
+    return folder, counts
 
 
 def _with_workers(params: Params, workers: int | None, path: Path) -> Params:
@@ -117,8 +145,12 @@ def _sentences(found: Plan) -> list[str]:
     machine, wall = found.machine, duration(found.wall_seconds)
     paper = sum(demand.paper_flops for demand in found.demands)
     running = sum(demand.running_disk for demand in found.demands)
+    host = max(found.demands, key=lambda demand: demand.host_memory)
     if machine.gpus is None:
-        how = f"Time: {machine.description}; {wall} for one stage after another, as dvc repro runs them."
+        how = f"Time: {machine.description}; {wall} for one stage after another, as dvc repro runs them"
+        if found.seconds_in_cpu_slots is not None:
+            how += f"; {duration(found.seconds_in_cpu_slots)} for {machine.cpu_slots} at once, on cores of their own"
+        how += "."
     else:
         how = (
             f"Time: {machine.description}; a training takes one for each worker. All stages side by side: {wall}; "
@@ -129,7 +161,8 @@ def _sentences(found: Plan) -> list[str]:
         how,
         f"Longest chain, {duration(found.path_seconds)} however many stages run at once: {' -> '.join(found.path)}.",
         f"Training compute as the paper counts it (multiply-adds x 2 x 3 x images): {power(paper)} FLOP. "
-        f"Checkpoints to resume from take {size(running)} more until their trainings end.",
+        f"What stages keep in work/ to resume from takes {size(running)} more disk until they end.",
+        f"Host memory beside a GPU's: at most {size(host.host_memory)}, {host.address}.",
     ]
 
 
@@ -147,8 +180,10 @@ def _as_json(found: Plan) -> dict[str, Any]:
             "paper_flops": sum(demand.paper_flops for demand in found.demands),
             "gpu_seconds": found.gpu_seconds if found.machine.gpus is not None else None,
             "seconds_one_after_another": sum(found.seconds.values()),
+            "seconds_two_at_once": found.seconds_in_cpu_slots,
             "seconds": found.wall_seconds,
             "memory": max(sum(demand.memory.values()) for demand in found.demands),
+            "host_memory": max(demand.host_memory for demand in found.demands),
             "disk": sum(demand.disk for demand in found.demands),
             "running_disk": sum(demand.running_disk for demand in found.demands),
         },

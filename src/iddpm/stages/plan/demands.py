@@ -1,6 +1,6 @@
 """From parameters to what every stage needs: operations, memory, disk, and the stages before it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,11 @@ from iddpm.stages.plan.storage import gan_bytes, resume_bytes, shard_bytes, trai
 from iddpm.stages.plan.uses import cascade, evaluate, likelihood, reconstruct, sample, surrogate_sample
 
 
-def demands_of(params: Params, root: Path) -> tuple[list[Demand], list[str]]:
-    """Of every stage of the pipeline, in its order, and notes on what cannot be known yet."""
-    known = Known(params, root)
+def demands_of(
+    params: Params, root: Path, images: Mapping[str, tuple[int, ...]] = {}
+) -> tuple[list[Demand], list[str]]:
+    """Of every stage of the pipeline, in its order, and notes on what cannot be known yet; `images` as for Known."""
+    known = Known(params, root, images)
     found = []
     for kind, group in GROUPS.items():
         for name, entry in getattr(params, group).items():

@@ -1,14 +1,17 @@
 """What stands behind the names of parameters: networks, counted once each, stages, and numbers of images."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from iddpm.checks.references import named_model
 from iddpm.data import Card, known_card, open_source
+from iddpm.errors import UserError
 from iddpm.evaluation.features import FEATURE_NETWORKS
-from iddpm.params import Architecture, Params, Sampling, SnganSurrogate
+from iddpm.params import Architecture, Dataset, ImagesDataset, Params, Sampling, SnganSurrogate
 from iddpm.stages.context import GROUPS
 from iddpm.stages.inspect import count_network, count_unet
 from iddpm.stages.plan.features import FeatureCost, feature_cost
@@ -25,7 +28,8 @@ class Demand:
     """What one stage needs. `work` is its size in words; `parameters` and `multiply_adds` are of its network.
 
     `workers` is the number of GPUs that it takes, 0 for a stage that has no use for one. `paper_flops` is the compute
-    of a training as the paper counts it: multiply-adds x 2 x 3 x images. `running_disk` is given back at the end.
+    of a training as the paper counts it: multiply-adds x 2 x 3 x images. `host_memory` is what it holds outside of a
+    GPU, where that is much. `running_disk` is given back at the end.
     """
 
     address: str
@@ -37,6 +41,7 @@ class Demand:
     operations: Repeated = field(default_factory=list)
     paper_flops: float = 0.0
     memory: Parts = field(default_factory=dict)
+    host_memory: int = 0
     disk: int = 0
     running_disk: int = 0
 
@@ -47,10 +52,18 @@ class Demand:
 
 
 class Known:
-    """Looks up and counts; what is equal is counted and measured once. `notes` says what cannot be known yet."""
+    """Looks up and counts; what is equal is counted and measured once. `notes` says what cannot be known yet.
 
-    def __init__(self, params: Params, root: Path) -> None:
-        self.params, self.root = params, root
+    `images` tells how many files are, or will be, in folders of data/raw/images: in all, or of train and of test.
+    """
+
+    def __init__(self, params: Params, root: Path, images: Mapping[str, tuple[int, ...]] = {}) -> None:
+        self.params, self.root, self._images = params, root, images
+        folders = {_folder(dataset) for dataset in params.datasets.values() if isinstance(dataset, ImagesDataset)}
+        for folder in images:
+            if folder not in folders:
+                known = f"only of {', '.join(sorted(folders))}" if folders else "no dataset is an image folder"
+                raise UserError(f"--images {folder}: no dataset has the source images/{folder}; {known}")
         self.notes: list[str] = []
         self.reference_features: set[str] = set()
         """Those that an evaluation before has put into the cache."""
@@ -78,19 +91,24 @@ class Known:
         return self.params.samplings.get(samples) or self.params.surrogate_samplings[samples]
 
     def counts(self, name: str) -> dict[str, int]:
-        """Images of a dataset by split; 0, with a note, as long as its folder is not there."""
+        """Images of a dataset by split; 0, with a note, as long as its folder is not there and nobody tells."""
         if name not in self._counts:
-            dataset, raw = self.params.datasets[name], self.root / "data" / "raw"
-            counts = known_card(dataset).counts
-            if not counts and (raw / dataset.source).is_dir():
-                counts = open_source(dataset, raw).card.counts
-            if not counts:
-                self.notes.append(
-                    f"datasets.{name}: how many images there are is unknown until data/raw/{dataset.source} is there; "
-                    "their shards and their features are left out"
-                )
-            self._counts[name] = {"train": 0, "test": 0} | counts
+            self._counts[name] = {"train": 0, "test": 0} | self._count(name, self.params.datasets[name])
         return self._counts[name]
+
+    def _count(self, name: str, dataset: Dataset) -> Mapping[str, int]:
+        if not isinstance(dataset, ImagesDataset):
+            return known_card(dataset).counts
+        folder, raw = _folder(dataset), self.root / "data" / "raw"
+        if folder in self._images:
+            return _split(name, dataset, self._images[folder])
+        if (raw / dataset.source).is_dir():
+            return open_source(dataset, raw).card.counts
+        self.notes.append(
+            f"datasets.{name}: how many images there are is unknown until data/raw/{dataset.source} is there; their "
+            f"shards and their features are left out. Add --images {_asked(dataset)} to count them"
+        )
+        return {}
 
     def unet(self, architecture: Architecture, card: Card) -> PlannedNetwork:
         """The U-Net of an architecture, without what training it or its dataset's size add."""
@@ -98,9 +116,10 @@ class Known:
         card = replace(card, source="", description="", counts={})
         key = repr((bare, card))
         if key not in self._networks:
-            with torch.device("meta"):  # shapes without memory or arithmetic
+            with torch.device("meta"), FlopCounterMode(display=False) as counter:  # without memory or arithmetic
                 count = count_unet("", bare, card)
-            self._networks[key] = PlannedNetwork(bare, card, count.parameters, count.multiply_adds)
+            convolutions = counter.get_flop_counts()["Global"][torch.ops.aten.convolution] // 2
+            self._networks[key] = PlannedNetwork(bare, card, count.parameters, count.multiply_adds, convolutions)
         return self._networks[key]
 
     def named(self, name: str) -> PlannedNetwork:
@@ -142,6 +161,28 @@ class Known:
         if key not in self._feature_costs:
             self._feature_costs[key] = feature_cost(features, shape, self.root / FEATURE_NETWORKS)
         return self._feature_costs[key]
+
+
+def _folder(dataset: ImagesDataset) -> str:
+    return dataset.source.removeprefix("images/")
+
+
+def _asked(dataset: ImagesDataset) -> str:
+    """What --images has to tell."""
+    return f"{_folder(dataset)}={'TRAIN,TEST' if dataset.test_every is None else 'IMAGES'}"
+
+
+def _split(name: str, dataset: ImagesDataset, images: tuple[int, ...]) -> dict[str, int]:
+    """So many images as the shards will divide them. UserError, where one of both splits would be empty."""
+    every = dataset.test_every
+    if every is not None:
+        test = sum(images) // every
+        if not test:
+            raise UserError(f"--images: datasets.{name}.test_every is {every}, so at least {every} images are needed")
+        return {"train": sum(images) - test, "test": test}
+    if len(images) < 2:
+        raise UserError(f"--images: datasets.{name} has a folder for each split; give both: --images {_asked(dataset)}")
+    return dict(zip(("train", "test"), images, strict=True))
 
 
 def shown_count(images: int) -> str:

@@ -16,10 +16,16 @@ from iddpm.stages.plan.startup import startup_seconds
 
 
 class Machine(Protocol):
-    """Where the pipeline would run. `gpus` is how many GPUs stages share; None where they run one after another."""
+    """Where the pipeline would run. `gpus` is how many GPUs stages share; None where they run one after another.
+
+    `cpu_slots` is how many stages might run at once there, if none of them needs a GPU.
+    """
 
     @property
     def gpus(self) -> int | None: ...
+
+    @property
+    def cpu_slots(self) -> int | None: ...
 
     @property
     def description(self) -> str: ...
@@ -38,6 +44,7 @@ class Gpus:
     count: int
     tflops: float
     utilisation: float
+    cpu_slots = None
 
     @property
     def gpus(self) -> int:
@@ -46,12 +53,12 @@ class Gpus:
     @property
     def description(self) -> str:
         what = "1 GPU" if self.count == 1 else f"{self.count} GPUs"
-        return f"{what} of {self.tflops:g} TFLOPS in bfloat16 (half in float32), {self.utilisation:.0%} of it reached"
+        return f"{what} of {self.tflops:g} TFLOPS in bfloat16, {self.utilisation:.0%} of the peak reached"
 
     def seconds(self, demand: Demand) -> float:
         """Of the arithmetic alone: what a CPU does meanwhile, and starting the stage, is not counted."""
         rate = self.tflops * 1e12 * self.utilisation
-        busy = sum(operation.flops * times / operation.arithmetic.value for operation, times in demand.operations)
+        busy = sum(operation.flops * operation.slowdown * times for operation, times in demand.operations)
         return busy / (rate * max(1, demand.workers))
 
     def as_json(self) -> dict[str, Any]:
@@ -66,6 +73,10 @@ class ThisMachine:
     def __init__(self, demands: Sequence[Demand], device: Device, root: Path) -> None:
         self._startup = startup_seconds([_kind(demand) for demand in demands], root)
         self._stopwatch = Stopwatch(device, root / FEATURE_NETWORKS)
+
+    @property
+    def cpu_slots(self) -> int | None:
+        return 2 if self._stopwatch.device.type == "cpu" else None
 
     @property
     def description(self) -> str:

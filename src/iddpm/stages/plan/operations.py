@@ -1,7 +1,6 @@
 """What stages repeat: each operation with its floating point operations, a multiply-add counting as two of them."""
 
 from dataclasses import dataclass
-from enum import Enum
 from typing import ClassVar
 
 import torch
@@ -16,22 +15,28 @@ TRAINING_PASSES = 3
 """Forward passes that a forward and a backward pass are worth: the backward pass computes two gradients."""
 
 
-class Arithmetic(Enum):
-    """A kind of numbers, with the share of a GPU's bfloat16 rate that it reaches (A100 and H100: about the same)."""
-
-    BFLOAT16 = 1.0
-    FLOAT32 = 0.5  # TF32
-    FLOAT64 = 1 / 32
+BFLOAT16, TF32, FLOAT32, FLOAT64 = 1.0, 2.0, 16.0, 32.0
+"""How many times as long as in bfloat16 a GPU takes: A100 312, 156, 19.5 and 9.7 TFLOPS, H100 989, 494, 67 and 34."""
 
 
 @dataclass(frozen=True)
 class PlannedNetwork:
-    """A U-Net, the card of its images, its parameters, and multiply-adds of one forward pass of one image."""
+    """A U-Net, the card of its images, its parameters, and multiply-adds of one forward pass of one image.
+
+    `convolutions` are those of the multiply-adds that are not in linear layers or attention.
+    """
 
     architecture: Architecture
     card: Card
     parameters: int
     multiply_adds: int
+    convolutions: int
+
+    @property
+    def slowdown(self) -> float:
+        """Of float32: as torch's defaults are, and we leave them, convolutions use TF32 and matrix products do not."""
+        share = self.convolutions / self.multiply_adds
+        return TF32 * share + FLOAT32 * (1 - share)
 
     @property
     def size(self) -> int:
@@ -58,9 +63,8 @@ class TrainingStep:
     training: Training
 
     @property
-    def arithmetic(self) -> Arithmetic:
-        reduced = self.training.precision is Precision.BFLOAT16
-        return Arithmetic.BFLOAT16 if reduced else Arithmetic.FLOAT32
+    def slowdown(self) -> float:
+        return BFLOAT16 if self.training.precision is Precision.BFLOAT16 else self.network.slowdown
 
     @property
     def flops(self) -> float:
@@ -78,7 +82,10 @@ class NetworkPass:
     network: PlannedNetwork
     images: int
     bound: bool = False
-    arithmetic: ClassVar[Arithmetic] = Arithmetic.FLOAT32
+
+    @property
+    def slowdown(self) -> float:
+        return self.network.slowdown
 
     @property
     def flops(self) -> float:
@@ -93,7 +100,7 @@ class GanStep:
     card: Card
     generator: int
     discriminator: int
-    arithmetic: ClassVar[Arithmetic] = Arithmetic.FLOAT32
+    slowdown: ClassVar[float] = TF32  # nearly all of it convolutions
 
     @property
     def flops(self) -> float:
@@ -110,7 +117,7 @@ class GanPass:
     card: Card
     images: int
     generator: int
-    arithmetic: ClassVar[Arithmetic] = Arithmetic.FLOAT32
+    slowdown: ClassVar[float] = TF32
 
     @property
     def flops(self) -> float:
@@ -125,7 +132,7 @@ class FeaturePass:
     shape: tuple[int, int, int]
     multiply_adds: int
     images: int = 50
-    arithmetic: ClassVar[Arithmetic] = Arithmetic.FLOAT32
+    slowdown: ClassVar[float] = FLOAT32  # feature networks turn TF32 off
 
     @property
     def flops(self) -> float:
@@ -143,7 +150,7 @@ class Scoring:
     classes: int
     shape: tuple[int, int, int]
     labelled: bool
-    arithmetic: ClassVar[Arithmetic] = Arithmetic.FLOAT64
+    slowdown: ClassVar[float] = FLOAT64
 
     @property
     def flops(self) -> float:
@@ -165,7 +172,7 @@ class Decoding:
 
     size: int
     channels: int
-    arithmetic: ClassVar[Arithmetic] = Arithmetic.FLOAT32
+    slowdown: ClassVar[float] = BFLOAT16
     flops: ClassVar[float] = 0.0
 
 

@@ -55,8 +55,9 @@ def _process(name: str, known: Known) -> GaussianDiffusion:
 
 
 def _with_images(demand: Demand, images: int, network: PlannedNetwork) -> Demand:
-    """With the images on the disk."""
-    return replace(demand, disk=image_bytes(images, network.size, network.card.channels))
+    """With the images: in memory until all are drawn, in work/ batch by batch, and then on the disk."""
+    size = image_bytes(images, network.size, network.card.channels)
+    return replace(demand, host_memory=demand.host_memory + size, disk=size, running_disk=size)
 
 
 def sample(address: str, sampling: Sampling, known: Known) -> Demand:
@@ -93,6 +94,9 @@ def cascade(address: str, entry: Cascade, known: Known) -> Demand:
     steps = _process(entry.upsampler, known).respaced(str(entry.steps)).timesteps
     demand = _passes(address, entry.upsampler, known, images=count, steps=steps, batch=entry.batch_size)
     demand.needs.append(known.samples_stage(entry.samples))
+    upsampling = known.named(entry.upsampler).architecture.upsampling
+    assert upsampling is not None  # iddpm.checks
+    demand.host_memory = image_bytes(count, upsampling.low_size, known.named(entry.upsampler).card.channels)
     return _with_images(demand, count, known.named(entry.upsampler))
 
 
@@ -146,6 +150,7 @@ def evaluate(address: str, entry: Evaluation, known: Known) -> Demand:
     extracted = samples if key in known.reference_features else samples + reference
     known.reference_features.add(key)
     operations: Repeated = [(scoring, 1.0)]
+    numbers = cost.dimensions + cost.classes
     if cost.multiply_adds:
         features = FeaturePass(entry.features, shape, cost.multiply_adds)
         operations.append((features, extracted / features.images))
@@ -156,6 +161,7 @@ def evaluate(address: str, entry: Evaluation, known: Known) -> Demand:
         multiply_adds=cost.multiply_adds,
         work=f"{samples:,} + {shown_count(reference)}",
         operations=operations,
-        memory={"features": features_bytes(samples + reference, cost.dimensions)},
-        disk=features_bytes(extracted, cost.dimensions + cost.classes),
+        memory={"features": features_bytes(samples + reference, numbers)},
+        host_memory=features_bytes(max(samples, reference), numbers),
+        disk=features_bytes(extracted, numbers),
     )

@@ -14,12 +14,15 @@ from scipy.special import ndtri
 
 from iddpm.data import Card
 from iddpm.errors import UserError
-from iddpm.evaluation.scaling import CONFIDENCE, ScalingPoint, Study, scaling_study, training_compute
+from iddpm.evaluation.published import Protocol, PublishedResult, Score, comparable
+from iddpm.evaluation.scaling import CONFIDENCE, Study, scaling_study, training_compute
+from iddpm.evaluation.scaling_laws import PowerLaw, ScalingPoint
 from iddpm.nets import count_blocks
 from iddpm.params import Architecture, ScalingMetric, ScalingStudy
 from iddpm.stages.context import Stage
 from iddpm.stages.evaluated import Evaluated, Json
 from iddpm.stages.report.gather import Likelihood, Results
+from iddpm.stages.report.protocol import network_name
 from iddpm.training.build import build_network
 
 CSV_COLUMNS = (
@@ -28,6 +31,14 @@ CSV_COLUMNS = (
 )  # fmt: skip
 REACH = float(ndtri((1 + CONFIDENCE) / 2))
 """Standard errors from a value to the end of its interval."""
+FIGURE_10 = PublishedResult(
+    "figure 10", "Nichol & Dhariwal 2021, figure 10", {}, Protocol(dataset="ImageNet", size=64), None
+)
+PUBLISHED_LAWS: dict[Score, PowerLaw] = {
+    "fid": PowerLaw(math.log10(2.5e-25), 0.22, 4.00),
+    "nll": PowerLaw(math.log10(3.0e-15), 0.17, 3.40),
+}
+"""Those of FIGURE_10."""
 
 
 class Cost(NamedTuple):
@@ -58,54 +69,94 @@ class Measured(NamedTuple):
     error: float | None
 
 
-@dataclass(frozen=True)
-class Studied:
-    """A scaling study of params.yaml with its result; `unit` names the metric, `data` what it was measured on."""
+class Source(NamedTuple):
+    """What a study is of: `unit` names the metric, `data` what it was measured on, as `protocol` says.
 
-    name: str
-    entry: ScalingStudy
+    `bias` says what a constant of the metric holds that no model can mend.
+    """
+
+    measured: list[Measured]
     unit: str
     data: str
+    bias: str
+    protocol: Protocol
+
+
+@dataclass(frozen=True)
+class Studied:
+    """A scaling study of params.yaml with its result; `unit`, `data` and `bias` are those of its Source.
+
+    `published` is the law of figure 10, `other_data` whether that is for certain of other data, or another metric.
+    """
+
+    name: str
+    unit: str
+    data: str
+    bias: str
+    published: PowerLaw
+    other_data: bool
     costs: dict[str, Cost]
     study: Study
 
 
 def studied(stage: Stage, results: Results, name: str, entry: ScalingStudy) -> Studied:
     """Its points from the results, and the fits. UserError names a point whose value has no logarithm."""
-    if entry.metric is ScalingMetric.BITS_PER_DIM:
-        likelihoods = [one for one in results.likelihoods if one.name in entry.points]
-        measured = [row for one in likelihoods for row in _of_likelihood(results, one)]
-        unit, data = "bits/dim", f"{likelihoods[0].shown_split} images of {likelihoods[0].dataset}"
-    else:
-        evaluations = [one for one in results.evaluations if one.name in entry.points]
-        if lacking := [one.name for one in evaluations if entry.metric not in one.scores]:
-            raise UserError(
-                f"params.yaml: report.scaling.{name}.metric: runs/metrics/{lacking[0]}.json has no {entry.metric}, "
-                "which takes more samples; draw more, or set frechet_distance"
-            )
-        measured = [_of_evaluation(results, one, entry.metric) for one in evaluations]
-        unit, reference = evaluations[0].about["distance"], evaluations[0].about["reference"]
-        unit += "-infinity" if entry.metric is ScalingMetric.FRECHET_DISTANCE_INFINITY else ""
-        data = f"{reference['split']} images of {reference['dataset']}"
-    for one in measured:
+    of_likelihoods = entry.metric is ScalingMetric.BITS_PER_DIM
+    source = _likelihoods(results, entry) if of_likelihoods else _evaluations(results, name, entry)
+    for one in source.measured:
         if not 0 < one.value < math.inf:
             raise UserError(
-                f"params.yaml: report.scaling.{name}.points: {unit} of {one.model} at step {one.step} is "
+                f"params.yaml: report.scaling.{name}.points: {source.unit} of {one.model} at step {one.step} is "
                 f"{one.value:g}, out of a power law's reach; leave the point out"
             )
-    models = dict.fromkeys(one.model for one in measured)
+    models = dict.fromkeys(one.model for one in source.measured)
     costs = {model: _cost(stage, model, results.models[model]) for model in models}
-    points = [
-        ScalingPoint(
-            one.model,
-            one.step,
-            training_compute(costs[one.model].multiply_adds, costs[one.model].images(one.step)),
-            one.value,
-            one.error,
+    points = []
+    for one in _over_seeds(source.measured):
+        cost = costs[one.model]
+        images = cost.images(one.step)
+        compute = training_compute(cost.multiply_adds, images)
+        points.append(ScalingPoint(one.model, one.step, cost.parameters, images, compute, one.value, one.error))
+    # the standard errors of bits/dim are over images and noise that all models share
+    study = scaling_study(points, entry.held_out, entry.bootstrap, entry.seed, shared_errors=of_likelihoods)
+    score: Score = "nll" if of_likelihoods else "fid"
+    other = comparable(score, FIGURE_10.differences(source.protocol, [score])) is False
+    other = other or entry.metric is ScalingMetric.FRECHET_DISTANCE_INFINITY
+    return Studied(name, source.unit, source.data, source.bias, PUBLISHED_LAWS[score], other, costs, study)
+
+
+def _likelihoods(results: Results, entry: ScalingStudy) -> Source:
+    likelihoods = [one for one in results.likelihoods if one.name in entry.points]
+    first, measured = likelihoods[0], [row for one in likelihoods for row in _of_likelihood(results, one)]
+    card = results.cards[first.dataset]
+    size = results.models[first.model]["architecture"].get("size") or card["size"]
+    protocol = Protocol(dataset=card["source"], size=size)
+    return Source(measured, "bits/dim", f"{first.shown_split} images of {first.dataset}", "", protocol)
+
+
+def _evaluations(results: Results, name: str, entry: ScalingStudy) -> Source:
+    evaluations = [one for one in results.evaluations if one.name in entry.points]
+    if lacking := [one.name for one in evaluations if entry.metric not in one.scores]:
+        raise UserError(
+            f"params.yaml: report.scaling.{name}.metric: runs/metrics/{lacking[0]}.json has no {entry.metric}, "
+            "which takes more samples; draw more, or set frechet_distance"
         )
-        for one in _over_seeds(measured)
-    ]
-    return Studied(name, entry, unit, data, costs, scaling_study(points, entry.held_out, entry.bootstrap, entry.seed))
+    measured = [_of_evaluation(results, one, entry.metric) for one in evaluations]
+    about = evaluations[0].about
+    unit, reference, card = about["distance"], about["reference"], results.cards[about["reference"]["dataset"]]
+    size = reference.get("averaged_to") or card["size"]
+    protocol = Protocol(dataset=card["source"], size=size, features=network_name(about))
+    compared = f"{about['protocol']['reference']['images']:,} reference images"
+    if entry.metric is ScalingMetric.FRECHET_DISTANCE_INFINITY:
+        unit += "-infinity"
+        bias = f"{unit} is extrapolated to unlimited samples; its constant still holds the bias of the {compared}."
+    else:
+        bias = (
+            f"{unit} of {about['protocol']['images']:,} samples is larger than that of unlimited ones would be: its "
+            f"constant holds the bias of so few samples, and of the {compared}. `metric: frechet_distance_infinity` is "
+            "without the samples' part."
+        )
+    return Source(measured, unit, f"{reference['split']} images of {reference['dataset']}", bias, protocol)
 
 
 def _of_evaluation(results: Results, one: Evaluated, metric: ScalingMetric) -> Measured:
