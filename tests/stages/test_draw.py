@@ -2,6 +2,7 @@
 
 import csv
 import json
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,16 @@ def images_of(model: DiffusionModel, start: Start | None = None, count: int = CO
     labels = np.arange(count, dtype=np.int64) % 10
     steps = settings.pop("steps", "3")
     return draw(model, count, steps=steps, labels=labels, start=start, **settings).images
+
+
+def test_images_are_in_memory_once(model: DiffusionModel) -> None:
+    count, batch = 100_000, np.zeros((50, 8, 8, 1), np.uint8)
+    labels = np.zeros(count, np.int64)
+    tracemalloc.start()
+    drawn = draw(model, count, steps="3", labels=labels, batch_size=50, kept=lambda first, make: {"images": batch + 1})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert drawn.images.all() and peak < 1.5 * drawn.images.nbytes
 
 
 @pytest.mark.parametrize("name", ["sngan", "low"])

@@ -5,6 +5,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,14 @@ from PIL import Image
 from iddpm.checks import load_params
 from iddpm.data import known_card
 from iddpm.errors import UserError
-from iddpm.evaluation.scaling import ScalingPoint, scaling_study
-from iddpm.params import Architecture, ScalingMetric, ScalingStudy
+from iddpm.evaluation.scaling import Study, scaling_study
+from iddpm.evaluation.scaling_laws import Form, ScalingPoint
+from iddpm.params import Architecture
 from iddpm.stages.context import Stage
 from iddpm.stages.inspect import inspect
 from iddpm.stages.report.gather import gather
 from iddpm.stages.report.scaling import compared, scaling_blocks, verdict
-from iddpm.stages.report.scaling_points import Studied
+from iddpm.stages.report.scaling_points import PUBLISHED_LAWS, Studied
 
 from ..conftest import tiny_params, write_tiny_params
 from .test_report import Report, Results
@@ -34,9 +36,13 @@ LIKELIHOOD = {"dataset": "digits", "images": 10, "checkpoints": "all"}
 EVALUATION = {"dataset": "digits", "features": "pixels", "kid_subset_size": 10, "inception_splits": 2}
 
 
-def nll(compute: float) -> float:
-    """With the bend of the paper, at the compute of these little models."""
-    return 3.4 + (3.0e-10 * compute) ** -0.17
+Bits = Callable[[float, float], float]
+"""Of parameters and images."""
+
+
+def nll(parameters: float, images: float) -> float:
+    """With a constant."""
+    return 3.4 + (parameters / 1e3) ** -0.3 + (images / 1e2) ** -0.4
 
 
 def straight(compute: float) -> float:
@@ -62,7 +68,7 @@ def studies(**scaling: dict[str, Any]) -> dict[str, Any]:
         "evaluations": {name: EVALUATION | {"samples": name} for name in samplings},
         "likelihoods": {name: LIKELIHOOD | {"model": name} for name in WIDTHS},
         "report.scaling": {
-            name: {"metric": "bits_per_dim", "points": list(WIDTHS), "bootstrap": 20} | study
+            name: {"metric": "bits_per_dim", "points": list(WIDTHS), "bootstrap": 5} | study
             for name, study in scaling.items()
         },
     }
@@ -71,10 +77,11 @@ def studies(**scaling: dict[str, Any]) -> dict[str, Any]:
 class Scaled(Results):
     """Results of `studies` whose values are functions of training compute."""
 
-    def __init__(self, root: Path, bits: Callable[[float], float] = nll, **scaling: dict[str, Any]) -> None:
+    def __init__(self, root: Path, bits: Bits = nll, **scaling: dict[str, Any]) -> None:
         super().__init__(root, **studies(**scaling))
-        counts = {one["path"]: one["multiply_adds"] for one in json.loads(inspect(root, None, None, as_json=True))}
-        self.multiply_adds = {name: counts[f"models.{name}"] for name in WIDTHS}
+        counts = {one["path"]: one for one in json.loads(inspect(root, None, None, as_json=True))}
+        self.multiply_adds = {name: counts[f"models.{name}"]["multiply_adds"] for name in WIDTHS}
+        self.parameters = {name: counts[f"models.{name}"]["parameters"] for name in WIDTHS}
         for name, entry in self.params.models.items():
             about = {"architecture": entry.model_dump(mode="json", include=set(Architecture.model_fields))}
             about |= {"kind": "diffusion", "card": known_card(self.params.datasets["digits"]).as_json()}
@@ -90,9 +97,10 @@ class Scaled(Results):
         """The paper's: forward and backward pass as three forward passes of two operations a multiply-add."""
         return self.multiply_adds[name] * 2 * 3 * BATCH * step
 
-    def snapshots(self, name: str, bits: Callable[[float], float]) -> None:
+    def snapshots(self, name: str, bits: Bits) -> None:
         rows = ["step,split,bits_per_dim,standard_error"]
-        rows += [f"{step},test,{bits(self.compute(name, step)):.12g},0.001" for step in range(EVERY, STEPS + 1, EVERY)]
+        values = {step: bits(self.parameters[name], BATCH * step) for step in range(EVERY, STEPS + 1, EVERY)}
+        rows += [f"{step},test,{value:.12g},0.001" for step, value in values.items()]
         (self.root / f"runs/likelihoods/{name}/checkpoints.csv").write_text("\n".join(rows) + "\n")
 
     def points(self, report: Report) -> list[dict[str, str]]:
@@ -122,8 +130,12 @@ def test_points_have_the_compute_that_the_paper_counts(made: tuple[Scaled, Repor
         compute = results.compute(point["model"], int(point["step"]))
         assert float(point["compute"]) == pytest.approx(compute, rel=1e-5)
         assert int(point["multiply_adds"]) == results.multiply_adds[point["model"]]
-        assert float(point["value"]) == pytest.approx(nll(compute)) and float(point["standard_error"]) == 0.001
-        assert int(point["images"]) == BATCH * int(point["step"]) and point["metric"] == "bits/dim"
+        parameters, images = results.parameters[point["model"]], BATCH * int(point["step"])
+        assert (int(point["parameters"]), int(point["images"])) == (parameters, images) and point[
+            "metric"
+        ] == "bits/dim"
+        assert float(point["value"]) == pytest.approx(nll(parameters, images))
+        assert float(point["standard_error"]) == 0.001
         assert float(point["training_seconds"]) == SECONDS * int(point["step"])
         assert int(point["width"]) == WIDTHS[point["model"]]
     assert {point["model"] for point in points if point["held_out"] == "1"} == {"huge"}
@@ -139,22 +151,50 @@ def test_a_sampling_of_a_snapshot_is_a_point_and_seeds_are_one(made: tuple[Scale
     assert errors["huge"] == pytest.approx(errors["big"] / 2**0.5, rel=1e-4)
 
 
+def tables(report: Report, first: str) -> list[dict[str, dict[str, str]]]:
+    """Those whose first column has this title: the rows by their names."""
+    found = [table for table in report.tables() if table[0][0] == first]
+    return [{row[0]: dict(zip(header, row, strict=True)) for row in rows} for header, *rows in found]
+
+
 def test_the_page_has_the_constants_and_what_the_data_support(made: tuple[Scaled, Report]) -> None:
     _, report = made
     assert "## Scaling\n" in report.markdown and 'id="scaling"' in report.html
-    tables = [table for table in report.tables() if table[0][0] == "law"]
-    bent, falling = ({row[0]: dict(zip(header, row, strict=True)) for row in rows} for header, *rows in tables)
-    law = bent["Power law with a constant"]
-    assert law["constant c"] == "3.4 (3.4 to 3.4)" and law["exponent b"].startswith("0.17 (0.17")
-    assert law["a"].startswith("3e-10 ") and law["its error"].startswith("0.00 % too")
-    law = falling["Power law"]
-    assert (
-        law["exponent b"].startswith("0.22 ")
-        and law["a"].startswith("2.5e-9 ")
-        and law["constant c"].strip() == "(none)"
+    (law,) = (table["With a constant"] for table in tables(report, "joint law"))
+    assert law["constant c"] == "3.4 (3.4 to 3.4)" and law["its error"].startswith("0.00 % too")
+    assert law["exponent a"].startswith("0.3 (0.3") and law["exponent b"].startswith("0.4 (")
+    _, falling = tables(report, "envelope")
+    law = falling["Without a constant"]
+    assert law["exponent b"].startswith("0.22") and law["a"].startswith("2.5e-9")
+    assert law["constant c"].strip() == "(none)"
+    assert "The data support a law with a constant: AICc prefers it by" in report.markdown
+    assert "Held out: huge, its last is" in report.markdown
+    assert "cannot tell whether there is a constant: the joint law needs 3 numbers of parameters" in report.markdown
+
+
+def test_the_published_laws_of_other_data_are_never_comparable(made: tuple[Scaled, Report]) -> None:
+    _, report = made
+    bits, distance = (
+        next(row for name, row in table.items() if name.startswith("Published, other data"))
+        for table in tables(report, "envelope")
     )
-    assert "The data support a power law with a constant: AICc prefers it by" in report.markdown
-    assert "Held out: middle, its best is" in report.markdown
+    assert "figure 10" in bits["envelope"] and "Published<" not in report.html
+    assert [bits[key] for key in ("a", "exponent b", "constant c")] == ["3e-15", "0.17", "3.40"]
+    assert [distance[key] for key in ("a", "exponent b", "constant c")] == ["2.5e-25", "0.22", "4.00"]
+    assert report.markdown.count("of ImageNet at 64 pixels and does not compare with these") == 2
+
+
+def test_the_published_law_of_the_same_data_may_compare(scaled: Callable[..., Scaled], tmp_path: Path) -> None:
+    results = scaled(nll={})
+    path = results.root / "data/shards/digits/card.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"source": "images/imagenet", "size": 64}))
+    written = section(results, tmp_path / "out")
+    assert "text='Published'" in written and "compares if the images are ImageNet's" in written
+
+
+def test_a_distance_of_finite_samples_is_said_to_be_biased(made: tuple[Scaled, Report]) -> None:
+    _, report = made
+    assert report.markdown.count("its constant holds the bias of so few samples") == 1
 
 
 def test_the_figure_names_models_by_width_and_parameters(made: tuple[Scaled, Report]) -> None:
@@ -179,47 +219,79 @@ def test_two_studies_of_one_metric_are_compared(scaled: Callable[..., Scaled], t
     smaller = {"points": ["small", "middle", "big"]}
     distance = {"metric": "frechet_distance", "points": ["small", "small-100", "huge"]}
     written = section(scaled(widths=smaller, tuned={}, distance=distance), tmp_path / "out")
-    assert written.count("`widths` and `tuned`: the curve bends in both, with constants between 3.4 and 3.4") == 1
+    ranges = "between 3.4 and 3.4 in `widths` and 3.4 and 3.4 in `tuned`"
+    assert written.count(f"`widths` and `tuned`: both have a constant, {ranges}") == 1
     assert "`distance` and" not in written and "and `distance`" not in written
 
 
-def study(law: Callable[[float], float], name: str) -> Studied:
-    """Of points on a law, over two orders of compute."""
-    computes = np.geomspace(1e10, 1e13, 12)
-    values = [law(compute) for compute in computes]
-    points = [ScalingPoint(f"m{n // 4}", n, *pair) for n, pair in enumerate(zip(computes, values, strict=True))]
-    entry = ScalingStudy(metric=ScalingMetric.BITS_PER_DIM, points=["a", "b", "c"])
-    return Studied(name, entry, "bits/dim", "test images", {}, scaling_study(points, None, 20, 0))
+def study(law: Bits, name: str) -> Studied:
+    """Of four models and six budgets."""
+    points = [
+        ScalingPoint(f"m{n}", step, 10**n, 10 * step, float(10**n * step), law(10**n, 10 * step))
+        for n in range(3, 7)
+        for step in 10 ** np.arange(1, 7)
+    ]
+    found = scaling_study(points, None, 5, 0)
+    return Studied(name, "bits/dim", "test images", "", PUBLISHED_LAWS["nll"], True, {}, found)
 
 
-def wavering(compute: float) -> float:
-    return straight(compute) * (1.3 if int(np.log(compute) * 7) % 2 else 0.8)
+def flat(parameters: float, images: float) -> float:
+    """With no constant."""
+    return nll(parameters, images) - 3.4
+
+
+def wavering(parameters: float, images: float) -> float:
+    return nll(parameters, images) * (1.3 if int(np.log(parameters * images) * 7) % 2 else 0.8)
 
 
 @pytest.mark.parametrize(
     ("laws", "said"),
     [
-        ((nll, straight), "the bend of `first` goes away in `second`. Its constant between 3.4 and 3.4 comes from how"),
-        ((straight, nll), "the bend of `second` goes away in `first`."),
-        ((straight, straight), "neither curve bends"),
-        ((nll, wavering), "whether the curve bends in both cannot be told, `second` decides for neither law"),
+        (
+            (nll, flat),
+            "the constant of `first` goes away in `second`, it lies between 3.4 and 3.4 in `first` and 0 and",
+        ),
+        ((flat, nll), "the constant of `second` goes away in `first`"),
+        ((flat, flat), "neither has a constant"),
+        ((nll, wavering), "the data do not tell whether both have a constant, `second` decides for neither law"),
     ],
 )
-def test_whether_a_bend_goes_away_is_said(laws: tuple[Callable[[float], float], ...], said: str) -> None:
+def test_whether_a_constant_goes_away_is_said(laws: tuple[Bits, ...], said: str) -> None:
     first, second = map(study, laws, ("first", "second"))
     assert compared(first, second).startswith(f"`first` and `second`: {said}")
 
 
-def test_what_keeps_the_data_from_telling_is_named() -> None:
-    assert "and AICc needs 6." in verdict(
-        scaling_study([ScalingPoint("ab"[n % 2], n, 10.0**n, nll(10.0**n)) for n in range(9, 14)], None, 20, 0)
+def test_constants_that_may_be_one_are_not_told_apart() -> None:
+    """Each study supports its form, but the intervals overlap."""
+    bent, straight = study(nll, "first"), study(flat, "second")
+    said = compared(
+        replace(bent, study=with_range(bent.study, (0.3, 3.0))),
+        replace(straight, study=with_range(straight.study, (0.0, 1.7))),
     )
-    few = [ScalingPoint("a", 1, 1e9, 3.0), ScalingPoint("b", 1, 1e10, 2.0)]
-    assert "the envelope has 2 points, and a law with a constant needs 3" in verdict(scaling_study(few, None, 20, 0))
+    assert (
+        "the data do not tell whether their constants differ, they lie between 0.3 and 3 in `first` and 0 and" in said
+    )
+
+
+def with_range(study: Study, ends: tuple[float, float]) -> Study:
+    fit = study.joint[Form.WITH_CONSTANT]
+    points = [replace(one, value=4.0) for one in study.points]  # half of it is more than either interval reaches
+    joint = study.joint | {Form.WITH_CONSTANT: replace(fit, intervals=fit.intervals | {"constant": ends})}
+    return replace(study, points=points, joint=joint)
+
+
+def test_what_keeps_the_data_from_telling_is_named() -> None:
+    points = study(nll, "all").study.points
+    few = [one for one in points if (one.model, one.step) in {("m3", 10), ("m3", 100), ("m3", 1000), ("m4", 10),
+           ("m5", 10), ("m4", 100)}]  # fmt: skip
+    assert "there are 6 points, and AICc needs 8" in verdict(scaling_study(few, None, 5, 0))
+    assert "needs 3 numbers of parameters, 3 of images and 5 points" in verdict(scaling_study(few[:2], None, 5, 0))
+    of_compute = [replace(one, value=3 + (one.compute / 1e3) ** -0.2) for one in points]
+    assert "the joint law does not describe the points" in verdict(scaling_study(of_compute, None, 5, 0))
 
 
 def test_a_value_without_logarithm_is_named(scaled: Callable[..., Scaled], tmp_path: Path) -> None:
-    results = scaled(lambda compute: math.nan, nll={})
+    results = scaled(lambda parameters, images: math.nan, nll={})
     with pytest.raises(UserError, match=r"report.scaling.nll.points: bits/dim of small at step 100 is nan"):
         section(results, tmp_path / "out")
 
@@ -249,7 +321,7 @@ def test_the_distance_may_be_that_of_infinitely_many_samples(scaled: Callable[..
 
 
 def test_the_same_results_give_the_same_bytes(scaled: Callable[..., Scaled], tmp_path: Path) -> None:
-    results = scaled(lambda compute: nll(compute) * (1 + 0.003 * ((compute // 7) % 3 - 1)), nll={})
+    results = scaled(lambda n, d: nll(n, d) * (1 + 0.003 * ((n * d // 7) % 3 - 1)), nll={})
     assert section(results, tmp_path / "first") == section(results, tmp_path / "second")
     for file in ("scaling.csv", "scaling_nll.png", "scaling_nll.svg"):
         assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()

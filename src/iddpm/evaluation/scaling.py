@@ -6,16 +6,16 @@ step, it turns from the curve of a small one into the row of the others' ends, a
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
-from scipy.special import fdtrc
+from scipy.special import fdtrc, ndtri
 
 from iddpm.evaluation.scaling_laws import (
     PRECISION,
+    Array,
     Form,
     JointLaw,
     PowerLaw,
@@ -190,7 +190,10 @@ def scaling_study(
     one; with `shared_errors` these are mostly common to all (the same images, the same noise), and only the scatter
     about a law tells what chance does to one point against another.
 
-    Intervals: percentiles over `bootstrap` redraws of all points, envelope and fit anew in each. COVERAGE
+    Intervals are from `bootstrap` redraws of all points, envelope and fit anew in each. At 95 % they held the truth
+    less often, in simulations of the paper's widths and budgets with 0.05 to 1 % of noise: the joint law's constant
+    in 80 to 93 % of 30 or 40 sets on such a law; the envelope's in 67 % (1 % of noise) and 83 % (0.3 %) of 30 sets on
+    a law of compute, where the curves of all models are one.
     """
     ordered = sorted(points, key=lambda point: (point.compute, point.value))
     name = held_out or ordered[-1].model
@@ -199,16 +202,16 @@ def scaling_study(
         weighed = [replace(point, error=None) for point in ordered]
     else:
         weighed = ordered
-    best = envelope(weighed)
     fits, joint = {}, {}
     for form in Form:
-        if len(best) >= constants(PowerLaw, form):
-            law = fit_power_law(best, form)
-            ends = _intervals(weighed, best, law, form, partial(_envelope_law, form=form), bootstrap, seed)
+        if (law := _envelope_law(weighed, form)) is not None:
+            best = envelope(weighed)
+            ends = _envelope_intervals(weighed, law, form, bootstrap, seed)
             fits[form] = Fit(law, scatter(best, law), ends)
         if resolves(weighed):
             joint[form] = _joint_fit(weighed, target, form, bootstrap, seed)
-    return Study(ordered, envelope(ordered), target, fits, joint, _describes(weighed, best, fits, joint), shared_errors)
+    describes = _describes(weighed, fits, joint)
+    return Study(ordered, envelope(ordered), target, fits, joint, describes, shared_errors)
 
 
 def _joint_fit(points: Sequence[ScalingPoint], target: ScalingPoint, form: Form, bootstrap: int, seed: int) -> JointFit:
@@ -216,14 +219,78 @@ def _joint_fit(points: Sequence[ScalingPoint], target: ScalingPoint, form: Form,
     others, predicted = [point for point in points if point.model != target.model], None
     if resolves(others):
         predicted = float(fit_joint_law(others, form).at(target.parameters, target.images))
-    refit = partial(fit_joint_law, form=form, start=law)
-    ends = _intervals(points, points, law, form, refit, bootstrap, seed)
+    ends, freedom = {}, len(points) - constants(JointLaw, form)
+    if freedom > 0:
+        spread = math.sqrt(chi_square(points, law) / freedom)
+        laws = [fit_joint_law(redrawn, form) for redrawn in _redraws(points, spread, bootstrap, seed)]
+        tail = (1 - CONFIDENCE) / 2
+        ends = _named(law, form, *np.quantile(np.array(laws), (tail, 1 - tail), axis=0))
     return JointFit(law, scatter(points, law), ends, _aicc(points, law, form), predicted)
 
 
 def _envelope_law(points: Sequence[ScalingPoint], form: Form) -> PowerLaw | None:
     best = envelope(points)
     return fit_power_law(best, form) if len(best) >= constants(PowerLaw, form) else None
+
+
+def _envelope_intervals(
+    points: Sequence[ScalingPoint], law: PowerLaw, form: Form, bootstrap: int, seed: int
+) -> dict[str, tuple[float, float]]:
+    """Of each constant of the law: normal, with the spread of redraws, and less what the choice of points adds.
+
+    The envelope picks the luckiest points. What that does to the law is seen in redraws about smooth curves, whose
+    own envelope is known. {} where neither errors nor curves tell what chance does.
+    """
+    smooth, spread = _smoothed(points)
+    exact = _envelope_law(smooth, form)
+    if exact is None or (spread is None and points[0].error is None):
+        return {}
+    laws = [_envelope_law(redrawn, form) for redrawn in _redraws(smooth, spread or 0.0, bootstrap, seed)]
+    shifts = np.array([one for one in laws if one is not None]) - np.array(exact)
+    centre, reach = np.array(law) - shifts.mean(0), float(ndtri((1 + CONFIDENCE) / 2)) * shifts.std(0)
+    low, high = centre - reach, centre + reach
+    return _named(law, form, np.array([*low[:2], max(low[2], 0)]), np.array([*high[:2], max(high[2], 0)]))
+
+
+def _smoothed(points: Sequence[ScalingPoint]) -> tuple[list[ScalingPoint], float | None]:
+    """Each model's points on a parabola of log y in log D, of three a line, and their spread about it.
+
+    In units of their errors, or of log y where these are not known; None if no model has three points.
+    """
+    smooth, squares, freedom = [], 0.0, 0
+    for model in dict.fromkeys(point.model for point in points):
+        own = [point for point in points if point.model == model]
+        x, y = np.log([point.images for point in own]), np.log([point.value for point in own])
+        degree = min(len(own) - 2, 2)
+        if degree > 0:
+            errors = relative_errors(own)
+            curve = np.polynomial.Polynomial.fit(x, y, degree, w=1 / errors)(x)
+            squares, freedom = squares + float(np.sum(((y - curve) / errors) ** 2)), freedom + len(own) - degree - 1
+            own = [replace(point, value=math.exp(value)) for point, value in zip(own, curve, strict=True)]
+        smooth += own
+    return smooth, math.sqrt(squares / freedom) if freedom else None
+
+
+def _redraws(points: Sequence[ScalingPoint], spread: float, bootstrap: int, seed: int) -> Iterator[list[ScalingPoint]]:
+    """All points with normal chance added to log y: of their errors, or as much more as they spread about a fit.
+
+    `spread` is in units of the errors, or of log y where these are not known.
+    """
+    if points[0].error is not None:
+        spread = max(spread, 1.0)
+    chance = PositionalRandom(seed, "scaling/bootstrap").normal(torch.arange(bootstrap), (len(points),)).numpy()
+    for factors in np.exp(spread * relative_errors(points) * chance.astype(np.float64)).tolist():
+        yield [
+            replace(point, value=factor * point.value, error=None if point.error is None else factor * point.error)
+            for point, factor in zip(points, factors, strict=True)
+        ]
+
+
+def _named(law: PowerLaw | JointLaw, form: Form, low: Array, high: Array) -> dict[str, tuple[float, float]]:
+    """Ends of intervals by the names of the law's constants."""
+    count = constants(type(law), form)
+    ends = list(zip(low.tolist(), high.tolist(), strict=True))
+    return dict(zip(law._fields[:count], ends[:count], strict=True))
 
 
 def _aicc(points: Sequence[ScalingPoint], law: JointLaw, form: Form) -> float | None:
@@ -235,13 +302,9 @@ def _aicc(points: Sequence[ScalingPoint], law: JointLaw, form: Form) -> float | 
     return deviance + 2 * fitted + 2 * fitted * (fitted + 1) / (count - fitted - 1)
 
 
-def _describes(
-    points: Sequence[ScalingPoint],
-    best: Sequence[ScalingPoint],
-    fits: dict[Form, Fit],
-    joint: dict[Form, JointFit],
-) -> bool:
+def _describes(points: Sequence[ScalingPoint], fits: dict[Form, Fit], joint: dict[Form, JointFit]) -> bool:
     """Whether the variance about the joint law is that about the envelope's, by the F test of both."""
+    best = envelope(points)
     freedom = [len(points) - len(JointLaw._fields), len(best) - len(PowerLaw._fields)]
     if not joint or min(freedom) < 1:
         return bool(joint)
@@ -249,39 +312,3 @@ def _describes(
     squares = chi_square(points, joint[form].law), chi_square(best, fits[form].law)
     ratio = squares[0] / freedom[0] / (squares[1] / freedom[1])
     return bool(fdtrc(*freedom, ratio) >= 1 - CONFIDENCE)
-
-
-def _intervals(
-    points: Sequence[ScalingPoint],
-    fitted: Sequence[ScalingPoint],
-    law: PowerLaw | JointLaw,
-    form: Form,
-    refit: Callable[[list[ScalingPoint]], PowerLaw | JointLaw | None],
-    bootstrap: int,
-    seed: int,
-) -> dict[str, tuple[float, float]]:
-    """Of each constant of the law, from refits to redraws of all points.
-
-    A redraw adds normal chance to log y: of a point's own error, or of what scatters the fitted points about the law
-    where that is more, or errors are not known.
-    """
-    count = constants(type(law), form)
-    if len(fitted) == count:
-        return {}
-    spread = math.sqrt(chi_square(fitted, law) / (len(fitted) - count))
-    if points[0].error is not None:
-        spread = max(spread, 1.0)
-    chance = PositionalRandom(seed, "scaling/bootstrap").normal(torch.arange(bootstrap), (len(points),)).numpy()
-    laws = []
-    for factors in np.exp(spread * relative_errors(points) * chance.astype(np.float64)).tolist():
-        redrawn = [
-            replace(point, value=factor * point.value, error=None if point.error is None else factor * point.error)
-            for point, factor in zip(points, factors, strict=True)
-        ]
-        if (found := refit(redrawn)) is not None:
-            laws.append(found)
-    if not laws:
-        return {}
-    tail = (1 - CONFIDENCE) / 2
-    low, high = np.quantile(np.array(laws), (tail, 1 - tail), axis=0).tolist()
-    return dict(zip(type(law)._fields[:count], zip(low, high, strict=True), strict=False))

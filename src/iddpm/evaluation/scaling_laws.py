@@ -12,13 +12,9 @@ from scipy.optimize import least_squares
 
 Array = npt.NDArray[np.float64]
 
-STARTS = (0.01, 0.1, 0.5)
-LARGEST_EXCESS = 5.0
-"""Of the exponent of a law with a constant over that of the line through its ends: where searches begin and end."""
-JOINT_STARTS = (0.2, 0.8)
-CONSTANT_STARTS = (0.05, 0.5, 0.9)
-START_EXPONENT = 0.3
-"""Where searches of a joint law begin: A N^-a as a share of both powers, c as one of the best value, and a = b."""
+CONSTANTS = (0.5, 0.9)
+EXPONENT = 0.3
+"""Where searches begin: the constant as a share of the best value, and every exponent."""
 FEWEST_VALUES = 3
 """Of N, and of D, for a joint law: with two, A N^-a fits whatever the constant is."""
 PRECISION = 1e-6
@@ -92,69 +88,36 @@ def resolves(points: Sequence[ScalingPoint]) -> bool:
 
 
 def fit_power_law(points: Sequence[ScalingPoint], form: Form) -> PowerLaw:
-    """Least squares of log y over points of different compute, all y above 0. ValueError for too few points.
-
-    Without a constant the logarithms lie on a line. With one the search starts from several exponents; where none does
-    better than the line, the constant is 0.
-    """
+    """Least squares of log y over points of different compute, y above 0 and falling. ValueError for too few points."""
     if len(points) < (fewest := constants(PowerLaw, form)):
         raise ValueError(f"a power law {form} has {fewest} constants and needs as many points, not {len(points)}")
-    x, y = np.log([point.compute for point in points]), np.log([point.value for point in points])
-    weights = 1 / relative_errors(points)
-    centre, end, span = x.mean(), x.max(), np.ptp(x)
-    slope, level = np.polyfit(x - centre, y, 1, w=weights)
-    line = PowerLaw(float((level / slope - centre) / math.log(10)), float(-slope))
-    if form is Form.WITHOUT_CONSTANT:
-        return line
-    best, least = line, chi_square(points, line) - len(x) * (PRECISION * weights.max()) ** 2
-    for excess in STARTS:
-        # what the data fix: y at the last point, its fall until there, and how much faster the power alone falls
-        start = [level + slope * (end - centre), max(-slope * span, 2 * PRECISION), excess]
-        bounds = ([-np.inf, PRECISION, 0], [np.inf, np.inf, LARGEST_EXCESS])
-        found = least_squares(
-            _residuals, start, bounds=bounds, x_scale="jac", xtol=1e-12, ftol=1e-12, args=(x - end, y, span, weights)
-        )
-        if 2 * found.cost < least:
-            least = 2 * found.cost
-            constant, power, exponent = _law_at_end(found.x, span)
-            scale = -(math.log(power) / exponent + end) / math.log(10)
-            best = PowerLaw(float(scale), float(exponent), float(constant))
-    return best
+    logs = _fit_powers(points, [[point.compute for point in points]], form)
+    return PowerLaw(-logs[0] / logs[1] / math.log(10), logs[1], logs[2])
 
 
-def _law_at_end(parameters: Array, span: float) -> tuple[float, float, float]:
-    """Constant, power part at the last point, and exponent b.
+def fit_joint_law(points: Sequence[ScalingPoint], form: Form) -> JointLaw:
+    """Least squares of log y over points with FEWEST_VALUES or more of N and of D, all y above 0."""
+    counts = [[point.parameters for point in points], [point.images for point in points]]
+    logs = _fit_powers(points, counts, form)
+    return JointLaw(logs[0] / math.log(10), logs[1], logs[2] / math.log(10), logs[3], logs[4])
 
-    Of (log y at the last point, its fall over the `span` of log C, excess of b over that fall per log C). In these the
-    fit is well-conditioned, and a constant of at least 0 is an excess of at least 0.
+
+def _fit_powers(points: Sequence[ScalingPoint], variables: Sequence[Sequence[float]], form: Form) -> list[float]:
+    """The law y = c + sum of A_i x_i^-a_i, as [log A_1, a_1, ..., c], for variables x_i with a value at every point.
+
+    Searches in the logarithms of all constants, from several starts. A constant that makes no difference is 0.
     """
-    last, fall, excess = parameters
-    exponent = fall / span + excess
-    power = math.exp(last) * math.expm1(fall) / math.expm1(exponent * span)
-    return max(math.exp(last) - power, 0.0), power, exponent
-
-
-def _residuals(parameters: Array, x: Array, y: Array, span: float, weights: Array) -> Array:
-    constant, power, exponent = _law_at_end(parameters, span)
-    residuals: Array = weights * (np.log(constant + power * np.exp(-exponent * x)) - y)
-    return residuals
-
-
-def fit_joint_law(points: Sequence[ScalingPoint], form: Form, start: JointLaw | None = None) -> JointLaw:
-    """Least squares of log y over points with three or more N and D, all y above 0.
-
-    Searches in the logarithms of all constants, from several starts and from `start`, if that is given, in place of
-    most of them. A constant below PRECISION of the best value is 0.
-    """
-    n, d = (np.log([getattr(point, count) for point in points]) for count in ("parameters", "images"))
+    x = np.log(np.array(variables, np.float64))
+    centres = x.mean(1)
+    x -= centres[:, None]
     y, weights = np.log([point.value for point in points]), 1 / relative_errors(points)
-    centres, n, d = (n.mean(), d.mean()), n - n.mean(), d - d.mean()
-    smallest = math.exp(y.min())
+    powers = len(x)
 
     def terms(logs: Array) -> Array:
-        """A N^-a, B D^-b and c at every point."""
-        ones = [np.full(len(y), logs[4])] if len(logs) == 5 else []
-        return np.exp([logs[0] - np.exp(logs[1]) * n, logs[2] - np.exp(logs[3]) * d, *ones])
+        """Each A_i x_i^-a_i and c, [terms, points]."""
+        parts = [logs[2 * i] - np.exp(logs[2 * i + 1]) * x[i] for i in range(powers)]
+        parts += [np.full(len(y), constant) for constant in logs[2 * powers :]]
+        return np.exp(parts)
 
     def residuals(logs: Array) -> Array:
         deviations: Array = weights * (np.log(terms(logs).sum(0)) - y)
@@ -163,36 +126,31 @@ def fit_joint_law(points: Sequence[ScalingPoint], form: Form, start: JointLaw | 
     def jacobian(logs: Array) -> Array:
         shares = terms(logs)
         shares *= weights / shares.sum(0)
-        columns = [shares[0], -np.exp(logs[1]) * n * shares[0], shares[1], -np.exp(logs[3]) * d * shares[1]]
-        return np.stack([*columns, *shares[2:]], axis=1)
+        exponents = np.exp(logs[1 : 2 * powers : 2])
+        by_powers = [column for i in range(powers) for column in (shares[i], -exponents[i] * x[i] * shares[i])]
+        return np.stack([*by_powers, *shares[powers:]], axis=1)
 
-    starts = []
-    for constant in CONSTANT_STARTS if form is Form.WITH_CONSTANT else (0.0,):
-        powers = math.exp(y.mean()) - constant * smallest
-        of_constant = [math.log(constant * smallest)] if constant else []
-        for share in JOINT_STARTS:
-            exponent = math.log(START_EXPONENT)
-            starts.append([math.log(share * powers), exponent, math.log((1 - share) * powers), exponent, *of_constant])
-    if start is not None:
-        factors = [
-            scale * math.log(10) - exponent * centre
-            for scale, exponent, centre in zip(start[0:3:2], start[1:4:2], centres, strict=True)
-        ]
-        of_constant = [math.log(max(start.constant, PRECISION * smallest))] if form is Form.WITH_CONSTANT else []
-        known = [factors[0], math.log(start.model_exponent), factors[1], math.log(start.data_exponent), *of_constant]
-        starts = [known, *starts[len(starts) // 2 : len(starts) // 2 + 1]]
+    def best(constant_shares: Sequence[float]) -> tuple[float, Array]:
+        """Sum of squares and solution of the best search."""
+        found = []
+        for constant in constant_shares:
+            height = math.log(math.exp(y.mean()) - constant * math.exp(y.min()))
+            start = [height - math.log(powers), math.log(EXPONENT)] * powers
+            start += [math.log(constant) + y.min()] if constant else []
+            search = least_squares(residuals, start, jacobian, method="lm", xtol=1e-10, ftol=1e-10)
+            found.append((2 * float(np.nan_to_num(search.cost, nan=np.inf)), search.x))
+        return min(found, key=lambda one: one[0])
+
     with np.errstate(over="ignore", invalid="ignore"):  # of steps too far, which the search takes back
-        found = [least_squares(residuals, logs, jacobian, method="lm", xtol=1e-10, ftol=1e-10) for logs in starts]
-    best = min(found, key=lambda one: float(np.nan_to_num(one.cost, nan=np.inf))).x
-    constant = math.exp(best[4]) if form is Form.WITH_CONSTANT else 0.0
-    scales = [(best[2 * i] + math.exp(best[2 * i + 1]) * centres[i]) / math.log(10) for i in range(2)]
-    return JointLaw(
-        float(scales[0]),
-        math.exp(best[1]),
-        float(scales[1]),
-        math.exp(best[3]),
-        constant if constant > PRECISION * smallest else 0.0,
-    )
+        least, logs = best((0.0,))
+        if form is Form.WITH_CONSTANT:
+            bent, its_logs = best(CONSTANTS)
+            logs = its_logs if bent < least - len(y) * (PRECISION * weights.max()) ** 2 else logs
+    law = []
+    for i in range(powers):
+        exponent = math.exp(logs[2 * i + 1])
+        law += [float(logs[2 * i] + exponent * centres[i]), exponent]
+    return [*law, math.exp(logs[-1]) if len(logs) > 2 * powers else 0.0]
 
 
 def relative_errors(points: Sequence[ScalingPoint]) -> Array:

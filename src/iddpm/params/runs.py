@@ -198,7 +198,7 @@ class ScalingMetric(StrEnum):
 
 
 class ScalingStudy(Section):
-    """A metric against training compute over models and step budgets (paper, figure 10), with power-law fits."""
+    """A metric against training compute over models and step budgets (paper, figure 10), with fits of power laws."""
 
     metric: ScalingMetric
     points: list[Name] = Field(
@@ -209,8 +209,8 @@ class ScalingStudy(Section):
     held_out: Name | None = Field(
         None, description="Key of the model predicted from the others; null is the one of most training compute."
     )
-    bootstrap: int = Field(200, ge=2, description="Resamples for the intervals of the fits.")
-    seed: int = Field(0, ge=0, description="Of the resamples.")
+    bootstrap: int = Field(200, ge=2, description="Redraws of all points for the intervals of the fits.")
+    seed: int = Field(0, ge=0, description="Of the redraws.")
 
 
 class Report(Section):

@@ -162,7 +162,7 @@ def _sentences(found: Plan) -> list[str]:
         f"Longest chain, {duration(found.path_seconds)} however many stages run at once: {' -> '.join(found.path)}.",
         f"Training compute as the paper counts it (multiply-adds x 2 x 3 x images): {power(paper)} FLOP. "
         f"What stages keep in work/ to resume from takes {size(running)} more disk until they end.",
-        f"Host memory beside a GPU's: at most {size(host.host_memory)}, {host.address}.",
+        f"Host memory, besides what is on a GPU: at most {size(host.host_memory)}, in {host.address}.",
     ]
 
 

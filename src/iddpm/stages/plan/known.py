@@ -96,7 +96,7 @@ class Known:
             self._counts[name] = {"train": 0, "test": 0} | self._count(name, self.params.datasets[name])
         return self._counts[name]
 
-    def _count(self, name: str, dataset: Dataset) -> Mapping[str, int]:
+    def _count(self, name: str, dataset: Dataset) -> dict[str, int]:
         if not isinstance(dataset, ImagesDataset):
             return known_card(dataset).counts
         folder, raw = _folder(dataset), self.root / "data" / "raw"
@@ -106,7 +106,7 @@ class Known:
             return open_source(dataset, raw).card.counts
         self.notes.append(
             f"datasets.{name}: how many images there are is unknown until data/raw/{dataset.source} is there; their "
-            f"shards and their features are left out. Add --images {_asked(dataset)} to count them"
+            f"shards and what is computed of all of them are left out; add --images {_asked(dataset)}"
         )
         return {}
 

@@ -105,6 +105,8 @@ def reconstruct(address: str, entry: Reconstruction, known: Known) -> Demand:
     demand = _passes(address, entry.upsampler, known, images=entry.images, steps=steps, batch=entry.batch_size)
     demand.needs.append(f"shard@{entry.dataset}")
     network = known.named(entry.upsampler)
+    # beside the upsampled: the images as read, the originals, bilinear and bicubic, one of these twice
+    demand.host_memory = 5 * image_bytes(entry.images, network.size, network.card.channels)
     shape = (network.size, network.size, network.card.channels)
     cost = known.features(entry.features, shape)
     if cost.multiply_adds:  # of the originals, upsampled, bilinear and bicubic

@@ -35,9 +35,11 @@ INTRODUCTION = (
     "Training compute C is counted as in the paper: two operations for a multiply-add of one forward pass, three "
     "passes for every image seen. As in the paper laws are fitted to the envelope, the best that any model reached "
     "with as much compute. Whether the metric has a constant is asked of a joint law of parameters and images instead, "
-    "fitted to all points: an envelope may bend for no other reason than that all models end at the same step. Fits are "
-    "least squares of the logarithm. Intervals are meant to be 95 %, from redraws of all points; INTERVALS Points of one "
-    f"training are not independent either. `{CSV_FILE}` has every point."
+    "fitted to all points: an envelope may bend for no other reason than that all models end at the same step. Fits "
+    "are least squares of the logarithm. Intervals are meant to be 95 %, from redraws of all points. In simulated "
+    "studies those of the joint law's constant held the truth in 80 to 93 % of the sets, those of the envelope's in "
+    "67 to 83 %. "
+    f"`{CSV_FILE}` has every point."
 )
 ARTICLES = {form: f"a law {form}" for form in Form}
 FEWEST_FOR_AICC = len(JointLaw._fields) + 3
