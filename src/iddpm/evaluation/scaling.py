@@ -15,15 +15,16 @@ from scipy.special import fdtrc, ndtri
 
 from iddpm.evaluation.scaling_laws import (
     PRECISION,
-    Array,
     Form,
     JointLaw,
     PowerLaw,
     ScalingPoint,
+    aicc,
     chi_square,
     constants,
     fit_joint_law,
     fit_power_law,
+    named,
     relative_errors,
     resolves,
     scatter,
@@ -224,8 +225,8 @@ def _joint_fit(points: Sequence[ScalingPoint], target: ScalingPoint, form: Form,
         spread = math.sqrt(chi_square(points, law) / freedom)
         laws = [fit_joint_law(redrawn, form) for redrawn in _redraws(points, spread, bootstrap, seed)]
         tail = (1 - CONFIDENCE) / 2
-        ends = _named(law, form, *np.quantile(np.array(laws), (tail, 1 - tail), axis=0))
-    return JointFit(law, scatter(points, law), ends, _aicc(points, law, form), predicted)
+        ends = named(law, form, *np.quantile(np.array(laws), (tail, 1 - tail), axis=0))
+    return JointFit(law, scatter(points, law), ends, aicc(points, law, form), predicted)
 
 
 def _envelope_law(points: Sequence[ScalingPoint], form: Form) -> PowerLaw | None:
@@ -249,7 +250,7 @@ def _envelope_intervals(
     shifts = np.array([one for one in laws if one is not None]) - np.array(exact)
     centre, reach = np.array(law) - shifts.mean(0), float(ndtri((1 + CONFIDENCE) / 2)) * shifts.std(0)
     low, high = centre - reach, centre + reach
-    return _named(law, form, np.array([*low[:2], max(low[2], 0)]), np.array([*high[:2], max(high[2], 0)]))
+    return named(law, form, np.array([*low[:2], max(low[2], 0)]), np.array([*high[:2], max(high[2], 0)]))
 
 
 def _smoothed(points: Sequence[ScalingPoint]) -> tuple[list[ScalingPoint], float | None]:
@@ -284,22 +285,6 @@ def _redraws(points: Sequence[ScalingPoint], spread: float, bootstrap: int, seed
             replace(point, value=factor * point.value, error=None if point.error is None else factor * point.error)
             for point, factor in zip(points, factors, strict=True)
         ]
-
-
-def _named(law: PowerLaw | JointLaw, form: Form, low: Array, high: Array) -> dict[str, tuple[float, float]]:
-    """Ends of intervals by the names of the law's constants."""
-    count = constants(type(law), form)
-    ends = list(zip(low.tolist(), high.tolist(), strict=True))
-    return dict(zip(law._fields[:count], ends[:count], strict=True))
-
-
-def _aicc(points: Sequence[ScalingPoint], law: JointLaw, form: Form) -> float | None:
-    """Akaike's criterion of least squares with its small-sample correction; the residuals' variance is fitted too."""
-    count, fitted = len(points), constants(JointLaw, form) + 1
-    if count - fitted < 2:
-        return None
-    deviance = count * math.log(chi_square(points, law) / count)
-    return deviance + 2 * fitted + 2 * fitted * (fitted + 1) / (count - fitted - 1)
 
 
 def _describes(points: Sequence[ScalingPoint], fits: dict[Form, Fit], joint: dict[Form, JointFit]) -> bool:

@@ -177,3 +177,19 @@ def chi_square(points: Sequence[ScalingPoint], law: PowerLaw | JointLaw) -> floa
     relative = relative_errors(points)
     least = len(points) * (PRECISION / float(relative.max())) ** 2
     return max(float(np.sum((_deviations(points, law) / relative) ** 2)), least)
+
+
+def aicc(points: Sequence[ScalingPoint], law: JointLaw, form: Form) -> float | None:
+    """Akaike's criterion of least squares with its small-sample correction; the residuals' variance is fitted too."""
+    count, fitted = len(points), constants(JointLaw, form) + 1
+    if count - fitted < 2:
+        return None
+    deviance = count * math.log(chi_square(points, law) / count)
+    return deviance + 2 * fitted + 2 * fitted * (fitted + 1) / (count - fitted - 1)
+
+
+def named(law: PowerLaw | JointLaw, form: Form, low: Array, high: Array) -> dict[str, tuple[float, float]]:
+    """Ends of intervals by the names of the law's constants."""
+    count = constants(type(law), form)
+    ends = list(zip(low.tolist(), high.tolist(), strict=True))
+    return dict(zip(law._fields[:count], ends[:count], strict=True))
