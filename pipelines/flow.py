@@ -46,7 +46,7 @@ def pipeline(
     gpus: Annotated[int, Field(ge=0)] | None = None,
     cpu_slots: Annotated[int, Field(ge=1)] = 2,
     keep_going: bool = True,
-    register_results: bool = True,
+    register_results: bool | None = None,
 ) -> State[None]:
     """Bring the stages of dvc.yaml up to date; those whose inputs did not change are skipped.
 
@@ -63,7 +63,8 @@ def pipeline(
             counts as many as it has workers.
         keep_going: After a failure, still run the stages that do not depend on it.
         register_results: At the end, register every finished model and cascade with all its scores in MLflow, under the
-            preset's name. Not done when there are targets, or when params.yaml is no preset's.
+            preset's name. Empty: yes, but not with overrides, which make a trial. Never done when there are targets,
+            or when params.yaml is no preset's.
     """
     stages = Stages()
     with alone_in_checkout() as alone:
@@ -82,8 +83,9 @@ def pipeline(
                 client.upsert_global_concurrency_limit_by_name(limit_of(device), 1)
         try:
             results = run_graph(graph, stages, slots, keep_going)
-            wanted = register_results and not targets and not stages.stopping
-            registration = register(preset, stages) if wanted else None
+            trial = bool(overrides) and register_results is None
+            wanted = register_results is not False and not targets and not stages.stopping
+            registration = register(preset, trial, stages) if wanted else None
             cancelled = stages.stopping
         finally:
             stages.stop()
@@ -140,11 +142,15 @@ def run_graph(graph: Graph, stages: Stages, slots: Slots, keep_going: bool) -> R
     return results
 
 
-def register(preset: str | None, stages: Stages) -> State[Any]:
-    """Register what the stages left; the state says why not, if not."""
+def register(preset: str | None, trial: bool, stages: Stages) -> State[Any]:
+    """Register what the stages left, unless it is a trial's; the state says why not, if not."""
     name = preset or chosen_preset(Path())
     if name is None:
         return Completed(message="not registered: params.yaml is no preset's; `iddpm register --name NAME` does it")
+    if trial:
+        return Completed(
+            message="not registered: a trial with overrides; register_results, or `iddpm register --name NAME`, does it"
+        )
     future = run_register.submit(name, stages)
     assert isinstance(future, PrefectConcurrentFuture)
     while not wait([future.wrapped_future], POLL_SECONDS).done:
@@ -255,7 +261,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--gpus", type=int, help=about["gpus"])
     parser.add_argument("--cpu-slots", type=int, default=2, help=about["cpu_slots"])
     parser.add_argument(
-        "--no-register", dest="register_results", action="store_false", help="Do not register the results."
+        "--register",
+        dest="register_results",
+        action=argparse.BooleanOptionalAction,
+        help="Register the results, or not; by default yes, but not with --set.",
     )
     options = vars(parser.parse_args(arguments))
     if wrong := [text for text in options["overrides"] if "=" not in text]:

@@ -40,15 +40,21 @@ def joint(constant: float, exponent: float = 0.3) -> JointLaw:
     return JointLaw(scales[0], exponent, scales[1], exponent, constant)
 
 
-def points(law: Law, noise: float = 0.0, seed: int = 0, steps: Sequence[int] = STEPS) -> list[ScalingPoint]:
-    """On a law, with the models and budgets of the paper's scaling study, with log-normal noise."""
+def points(
+    law: Law, noise: float = 0.0, seed: int = 0, steps: Sequence[int] = STEPS, offset: float = 0.0
+) -> list[ScalingPoint]:
+    """On a law, with the models and budgets of the paper's scaling study, with log-normal noise.
+
+    `offset` is the noise that all points of a model share.
+    """
     random, found = np.random.default_rng(seed), []
+    offsets = dict(zip(MODELS, offset * np.random.default_rng(1000 + seed).standard_normal(len(MODELS)), strict=True))
     for model, (parameters, multiply_adds) in MODELS.items():
         for step in steps:
             images = BATCH * step
             compute = training_compute(multiply_adds, images)
             exact = law.at(parameters, images) if isinstance(law, JointLaw) else law.at(compute)
-            value = float(exact) * math.exp(noise * random.standard_normal())
+            value = float(exact) * math.exp(offsets[model] + noise * random.standard_normal())
             found.append(ScalingPoint(model, step, parameters, images, compute, value))
     return found
 
@@ -74,8 +80,6 @@ def test_compute_is_counted_as_in_the_paper() -> None:
 def test_the_published_forms_come_back_from_the_envelope(law: PowerLaw) -> None:
     fit = study(law).fits[Form.WITH_CONSTANT]
     assert fit.law == pytest.approx(law, rel=1e-6)
-    low, high = fit.intervals["constant"]
-    assert low <= law.constant + 1e-3 and law.constant - 1e-3 <= high
 
 
 @pytest.mark.parametrize("constant", [0.0, 2.5])
@@ -92,16 +96,38 @@ def test_a_joint_law_comes_back_from_its_points(constant: float) -> None:
 @pytest.mark.parametrize("exponent", [0.1, 0.3])
 def test_an_envelope_of_run_ends_bends_without_a_constant(exponent: float) -> None:
     """All widths end at one step, as in the preset: the envelope's fit finds a constant, the joint law finds none."""
-    found = scaling_study(points(joint(0.0, exponent), 0.0005, 3, SNAPSHOTS), None, bootstrap=30, seed=0)
+    found = scaling_study(points(joint(0.0, exponent), 0.0001, 3, SNAPSHOTS), None, bootstrap=30, seed=0)
     assert found.fits[Form.WITH_CONSTANT].law.constant > 1
     low, high = found.constant_range
-    assert low < 0.05 and high < 0.5 and found.supported is Form.WITHOUT_CONSTANT
+    assert low == 0 and high < 0.17 and found.supported is Form.WITHOUT_CONSTANT
 
 
 def test_a_constant_is_found_where_there_is_one() -> None:
     found = scaling_study(points(joint(2.5), 0.0005, 3, SNAPSHOTS), None, bootstrap=30, seed=0)
     low, high = found.constant_range
-    assert 2.3 < low <= 2.5 <= high < 2.7 and found.supported is Form.WITH_CONSTANT
+    assert 2.2 < low <= 2.5 <= high < 2.8 and found.supported is Form.WITH_CONSTANT
+
+
+@pytest.mark.parametrize("steps", [STEPS[::2], STEPS], ids=["3 budgets", "5 budgets"])
+def test_a_constant_of_a_fifth_is_not_denied(steps: Sequence[int]) -> None:
+    """The share that the paper's FID has: noise of 1 % hides it, and does not disprove it."""
+    law = joint(0.67)
+    for seed in range(6):
+        found = scaling_study(with_errors(points(law, 0.01, seed, steps), 0.01), None, bootstrap=20, seed=0)
+        assert 0.17 < 0.67 / found.best < 0.23 and found.supported is not Form.WITHOUT_CONSTANT
+
+
+@pytest.mark.parametrize("constant", [0.0, 2.5])
+def test_snapshots_of_one_training_are_not_taken_for_independent(constant: float) -> None:
+    """What chance does to a training moves all its points: four models say little, however many points they have."""
+    right = Form.WITH_CONSTANT if constant else Form.WITHOUT_CONSTANT
+    held = 0
+    for seed in range(5):
+        found = scaling_study(points(joint(constant), 0.0005, seed, STEPS, 0.005), None, bootstrap=20, seed=0)
+        low, high = found.constant_range
+        held += low <= constant <= high
+        assert found.supported in (None, right)
+    assert held >= 4
 
 
 def test_intervals_hold_the_truth_about_as_often_as_they_say() -> None:
@@ -121,9 +147,22 @@ def test_too_much_noise_tells_nothing() -> None:
 
 
 def test_points_that_follow_another_law_support_none() -> None:
-    """A law of compute alone is no sum of powers of parameters and images."""
-    found = study(FID, noise=0.003)
-    assert found.supported is None and not found.joint_describes
+    """A law of compute alone is no sum of powers of parameters and images, whether errors tell it or the models do."""
+    for law in (FID, STRAIGHT):
+        few = points(law, 0.003, 0, STEPS[::2])
+        for some in (points(law, 0.003), with_errors(few, 0.003)):
+            found = scaling_study(some, None, bootstrap=20, seed=0)
+            assert found.supported is None and not found.joint_describes
+
+
+def test_points_that_follow_the_law_are_not_said_to_follow_another() -> None:
+    for offset, error in ((0.0, 0.003), (0.003, None)):
+        found = 0
+        for seed in range(10):
+            some = points(joint(2.5), 0.003, seed, offset=offset)
+            known = with_errors(some, error) if error else some
+            found += scaling_study(known, None, bootstrap=2, seed=0).joint_describes
+        assert found >= 8
 
 
 def test_the_held_out_model_is_predicted_from_the_others() -> None:
@@ -187,7 +226,7 @@ def test_a_study_without_enough_points_says_less_not_more() -> None:
     two = scaling_study([at("a", 1, 3), at("b", 10, 2), at("b", 20, 2.5)], None, bootstrap=5, seed=0)
     assert set(two.fits) == {Form.WITHOUT_CONSTANT} and two.joint == {} and two.supported is None
     fit = two.fits[Form.WITHOUT_CONSTANT]
-    assert fit.law.exponent == pytest.approx(math.log10(1.5)) and fit.intervals == {}
+    assert fit.law.exponent == pytest.approx(math.log10(1.5))
     assert scaling_study([at("a", 1, 2), at("b", 10, 3)], None, bootstrap=5, seed=0).fits == {}
     with pytest.raises(ValueError, match="with a constant has 3 constants and needs as many points, not 2"):
         fit_power_law([at("a", 1, 2), at("a", 2, 1)], Form.WITH_CONSTANT)
@@ -199,13 +238,14 @@ def test_two_models_alone_do_not_tell_a_constant() -> None:
     assert found.joint == {} and found.supported is None
     three = [one for one in points(joint(2.5)) if one.model != "C96"]
     found = scaling_study(three, None, bootstrap=5, seed=0)
-    assert found.error(Form.WITH_CONSTANT) is None and found.supported is Form.WITH_CONSTANT
+    assert found.error(Form.WITH_CONSTANT) is None
+    assert found.constant_range is None and found.supported is None  # no model can be left out
 
 
 def test_the_same_points_give_the_same_study() -> None:
     first, second = (scaling_study(points(FID, 0.01)[::order], None, 5, seed=3) for order in (1, -1))
     assert first == second
-    assert scaling_study(points(FID, 0.01), None, 5, seed=4).fits != first.fits
+    assert scaling_study(points(FID, 0.01), None, 5, seed=4).joint != first.joint
 
 
 @pytest.mark.parametrize("change", [lambda c: 1000 * c, lambda c: c / 1e15], ids=["larger", "tiny"])

@@ -139,9 +139,19 @@ def test_registers_what_is_complete(server: Api, toy: MakeToy) -> None:
         {"targets": ["a"]},
         {"targets": ["a"], "preset": "tiny"},
         {"preset": "tiny", "register_results": False},
+        {"preset": "tiny", "overrides": {"seconds": 0}},
     ):
         pipeline(**choice, return_state=True)
     assert "register" not in (repository.root / "cli.log").read_text().removeprefix(before)
+
+
+def test_a_trial_with_overrides_is_registered_if_asked(server: Api, toy: MakeToy) -> None:
+    repository = toy(a=[])
+    trial = pipeline(preset="tiny", overrides={"seconds": 0}, return_state=True)
+    assert trial.is_completed() and "not registered: a trial with overrides" in (trial.message or "")
+    pipeline(preset="tiny", overrides={"seconds": 0}, register_results=True, return_state=True)
+    asked = (repository.root / "cli.log").read_text().splitlines()
+    assert [line for line in asked if line.startswith("register")] == ["register --name tiny"]
 
 
 def test_a_failed_registration_fails_the_run_in_one_line(server: Api, toy: MakeToy) -> None:
@@ -188,7 +198,7 @@ def test_a_second_run_does_only_what_failed(server: Api, project: Project, monke
     assert digits + "registered" in server.logs(flow_run_id(first), until=digits).splitlines()
 
     mended = {"models.steep.training.learning_rate": 1e-3}
-    second = pipeline(preset="pair", overrides=mended, return_state=True)
+    second = pipeline(preset="pair", overrides=mended, register_results=True, return_state=True)
     assert second.is_completed(), second.message
     assert server.outcomes(flow_run_id(second)) == {
         "shard@digits": "cached", "train@digits": "cached", "train@steep": "executed", "sample@steep": "executed",
@@ -311,7 +321,7 @@ def test_a_server_that_is_not_there_is_one_line(toy: MakeToy) -> None:
 def test_one_command_without_a_server(toy: MakeToy) -> None:
     repository = toy(a=[])
     arguments = ["--preset", "tiny", "--set", "models.digits.steps=10", "--set", "models.digits.name=x=y"]
-    with running_flow(repository.root, *arguments) as flow:
+    with running_flow(repository.root, *arguments, "--register") as flow:
         code = flow.wait(200)
     assert code == 0, (repository.root / "flow.log").read_text()
     assert repository.record("a")

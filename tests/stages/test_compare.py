@@ -8,6 +8,7 @@ import pytest
 
 from iddpm.errors import UserError
 from iddpm.stages.compare import compare
+from iddpm.stages.context import fingerprint
 
 PROTOCOL = {"features": {"name": "lite0", "weights_sha256": "ab" * 32}, "images": 100, "neighbours": 3,
             "reference": {"images": 200, "sha256": "cd" * 32}}  # fmt: skip
@@ -76,7 +77,7 @@ def test_seeds_stand_as_mean_and_spread(tmp_path: Path) -> None:
         write(tmp_path, f"a{seed}", distance, samples__params__seed=seed)
     write(tmp_path, "b", 10.0)
     text = compare(tmp_path, "a0,a1,a2", "b")
-    assert "20 sd 1 [17.52, 22.48]" in row(text, "frechet_distance") and "sd their standard deviation" in text
+    assert "20 sd 1 [17.66, 22.65]" in row(text, "frechet_distance") and "sd their standard deviation" in text
     assert row(text, "frechet_distance").endswith("-10 better")
     assert row(text, "recall").split() == ["recall", "0.5", "sd", "0", "0.5", "+0"]  # seeds that agree have no interval
 
@@ -85,7 +86,7 @@ def test_two_means_share_their_spread(tmp_path: Path) -> None:
     for name, distance in (("a0", 20.0), ("a1", 21.5), ("b0", 30.0), ("b1", 32.0)):
         write(tmp_path, name, distance, samples__params__seed=int(name[-1]))
     line = row(compare(tmp_path, "a0,a1", "b0,b1"), "frechet_distance")
-    assert "20.75 sd 1.1 [16.95, 24.55]" in line and "31 sd 1.4 [27.2, 34.8]" in line  # 4.3027 * 1.25 / sqrt(2)
+    assert "20.75 sd 1.1 [17.91, 24.05]" in line and "31 sd 1.4 [26.75, 35.93]" in line  # x / 1.159, x * 1.159
     assert line.endswith("+10.25 worse")
 
 
@@ -100,13 +101,67 @@ def test_trainings_are_seeds_if_one_says_so(tmp_path: Path) -> None:
         compare(tmp_path, "b,c", "a", seeds=True)
 
 
+def trained(root: Path, name: str, **training: Any) -> dict[str, str]:
+    """A model as a training leaves it; what depends on it."""
+    folder = root / "runs" / "models" / name
+    folder.mkdir(parents=True)
+    about = {"kind": "diffusion", "params": {"dataset": "digits", "training": training}}
+    (folder / "checkpoint.json").write_text(json.dumps(about))
+    (folder / "manifest.json").write_text(json.dumps({"checkpoint.json": name}))
+    return {f"runs/models/{name}": fingerprint(folder)}
+
+
+def test_trainings_that_differ_in_more_than_their_seed_are_refused_where_their_models_are_there(tmp_path: Path) -> None:
+    for name, objective, seed in (("Default-0", "simple", 0), ("Default-1", "simple", 1), ("IWDiff-1", "iwdiff", 1)):
+        inputs = trained(tmp_path, name, objective=objective, seed=seed, log_every=1 + seed)
+        write(tmp_path, name, 20.0 + seed, samples={"params": {"model": name, "seed": 0}, "inputs": inputs})
+    assert "20.5 sd 0.71" in compare(tmp_path, "Default-0,Default-1", "IWDiff-1", seeds=True)
+    with pytest.raises(UserError, match=r"model\.training\.objective is simple and iwdiff$"):
+        compare(tmp_path, "Default-0,IWDiff-1", "Default-1", seeds=True)
+    elsewhere = tmp_path / "runs/evaluations/Default-0", tmp_path / "runs/evaluations/IWDiff-1"
+    with pytest.raises(UserError, match=r"model\.training\.objective is simple and iwdiff$"):
+        compare(tmp_path / "another", ",".join(map(str, elsewhere)), str(elsewhere[0]), seeds=True)
+    retrained = tmp_path / "runs/models/IWDiff-1/manifest.json"
+    retrained.write_text("{}")  # what made its samples is gone
+    assert "20.5 sd 0.71" in compare(tmp_path, "Default-0,IWDiff-1", "Default-1", seeds=True)
+
+
+def cascade(model: str, seed: int, base: dict[str, Any], base_name: str) -> dict[str, Any]:
+    inputs = {f"runs/models/{model}": model, f"runs/samples/{base_name}": base_name}
+    params = {"upsampler": model, "samples": base_name, "steps": 10, "seed": seed}
+    return {"params": params, "inputs": inputs, "base": base}
+
+
+def test_seeds_of_a_cascade_may_differ_in_those_of_every_stage(tmp_path: Path) -> None:
+    def base(seed: int, steps: int = 5, model: str = "m") -> dict[str, Any]:
+        return {"params": {"model": model, "steps": steps, "seed": seed}, "inputs": {f"runs/models/{model}": model}}
+
+    for name, distance, made in (
+        ("a0", 20.0, cascade("up", 0, base(0), "base-0")),
+        ("a1", 21.0, cascade("up", 1, base(1), "base-1")),
+        ("a2", 22.0, cascade("up", 0, base(1), "base-1")),
+        ("again", 23.0, cascade("up", 0, base(0), "base-again")),
+        ("longer", 24.0, cascade("up", 1, base(1, steps=6), "longer")),
+        ("trained", 25.0, cascade("up", 1, base(1, model="m-1"), "base-m-1")),
+    ):
+        write(tmp_path, name, distance, samples=made)
+    assert "21 sd 1 " in row(compare(tmp_path, "a0,a1,a2", "a0"), "frechet_distance")
+    with pytest.raises(UserError, match="a0,again: the same seed twice"):
+        compare(tmp_path, "a0,again", "a0")
+    with pytest.raises(UserError, match=r"not seeds of one sampling: samples\.steps is 5 and 6$"):
+        compare(tmp_path, "a0,longer", "a0", seeds=True)
+    with pytest.raises(UserError, match=r"samples\.inputs\.runs/models/m is m and nothing; .* say so by --seeds$"):
+        compare(tmp_path, "a0,trained", "a0")
+    assert "22.5 sd 3.5" in row(compare(tmp_path, "a0,trained", "a0", seeds=True), "frechet_distance")
+
+
 def test_a_mean_over_seeds_has_the_bounds_of_its_score_and_no_spread_within_seeds(tmp_path: Path) -> None:
-    for seed, (distance, recall, kid) in enumerate(((0.1, 0.6, -0.002), (0.9, 1.0, 0.004))):
+    for seed, (distance, recall, kid) in enumerate(((0.0, 0.6, -0.002), (0.8, 1.0, 0.004))):
         write(tmp_path, f"a{seed}", distance, samples__params__seed=seed)
         scores = {"frechet_distance": distance, "recall": recall, "kid": kid, "kid_standard_error": 0.001}
         (tmp_path / f"runs/metrics/a{seed}.json").write_text(json.dumps(scores))
     text = compare(tmp_path, "a0,a1", "a1")
-    assert "0.5 sd 0.57 [0, 5.582]" in row(text, "frechet_distance")
+    assert "0.4 sd 0.57 [0, 5.482]" in row(text, "frechet_distance")
     assert "0.8 sd 0.28 [0, 1]" in row(text, "recall")
     assert "0.001 sd 0.0042 [-0.03712, 0.03912]" in row(text, "kid")
     assert "kid_standard_error" not in text

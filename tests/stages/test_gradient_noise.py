@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -40,6 +41,7 @@ class KnownGradient:
 
     def __init__(self, batch_size: int) -> None:
         self.training = SimpleNamespace(steps=0, batch_size=batch_size)
+        self.stream = SimpleNamespace(epoch_size=1000)
         self.device = torch.device("cpu")
         self.network = torch.nn.Linear(400, 1, bias=False)
 
@@ -61,6 +63,33 @@ def test_known_noise_scale_at_any_batch_size(batch_size: int) -> None:
     assert result.squared_gradient == pytest.approx(400 * 0.01, rel=0.15)
     assert abs(result.noise_scale - 25) < 4 * result.standard_error
     assert 0 < result.standard_error < 5
+
+
+class FewImages(KnownGradient):
+    """40 images, whose gradients scatter so much that the noise scale is ten times their number."""
+
+    def __init__(self, batch_size: int) -> None:
+        super().__init__(batch_size)
+        self.stream = SimpleNamespace(epoch_size=40)
+        self.images = 0.05 + torch.randn(40, 400, generator=torch.Generator().manual_seed(0))
+        self.images += 0.05 - self.images.mean(0)
+
+    def accumulate_gradient(self, step: int) -> None:
+        positions = [divmod(position, 40) for position in range(step * 8, step * 8 + 8)]
+        orders = {epoch: torch.randperm(40, generator=torch.Generator().manual_seed(epoch)) for epoch, _ in positions}
+        rows = torch.stack([orders[epoch][offset] for epoch, offset in positions])
+        self.network.weight.grad = self.images[rows].mean(0, keepdim=True)
+
+
+def test_few_images_hide_no_gradient() -> None:
+    training = FewImages(8)
+    scales = []
+    for start in range(0, 100_000, 1000):
+        training.training.steps = start
+        scales.append(measure(training, 25))
+    variance = 400 * float(training.images.var(0).mean()) * (1 - 8 / 40)  # batches without an image twice
+    assert np.mean([scale.gradient_variance for scale in scales]) == pytest.approx(variance, rel=0.03)
+    assert np.mean([scale.squared_gradient for scale in scales]) == pytest.approx(400 * 0.05**2, abs=1)
 
 
 def test_too_few_batches() -> None:

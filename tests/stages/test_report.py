@@ -4,6 +4,7 @@ import base64
 import csv
 import io
 import json
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -385,9 +386,9 @@ def test_sampling_seeds_are_shown_as_mean_and_spread(results: Callable[..., Resu
         made.evaluated(name, {"frechet_distance": value, "precision": 0.5})
     report = made.report()
     row = report.row("ancestral (2 seeds)")
-    assert row["fd-pixels"] == "**0.375** (0 to 1.96)" and row["precision"] == "0.5"  # 12.7 * 0.125
+    assert row["fd-pixels"] == "0.375 (0.00459 to 30.7)" and row["precision"] == "0.5"  # 12.7 * log(2) / 2
     assert "(mean, standard deviation of fd-pixels 0.18; from noise" in row["evaluation"]
-    best = "**0.375** (ancestral (2 seeds), 95 % 0 to 1.96; not told apart from `sngan-10`)"
+    best = "**0.375** (ancestral (2 seeds), 95 % 0.00459 to 30.7; not told apart from `sngan-10` and `fewer`)"
     assert f"- Lowest fd-pixels, 20 images against the 1,498 train images of digits: {best}" in report.markdown
     assert "`ancestral`, fd-pixels 0.25\n" in report.markdown and "`second`, fd-pixels 0.5\n" in report.markdown
 
@@ -411,11 +412,12 @@ def test_training_seeds_are_one_row_by_their_mean(seeded: tuple[Results, Report]
     made, report = seeded
     names = [name.removesuffix("-0") for name in made.params.evaluations if name.endswith("-0")]
     assert len(names) == 6
+    squares = [math.log(1 + 0.02 / ((place + 1) / 10)) ** 2 / 2 for place in range(6)]
+    factor = math.exp(2.44691 * math.sqrt(sum(squares) / 6 / 2))  # t of 6 degrees of freedom
     for place, name in enumerate(names):
         row = report.row(f"{name} (2 training seeds)")
         mean = (place + 1) / 10 + 0.01
-        reach = 2.44691 * 0.02 / 2**0.5 / 2**0.5  # t of 6 degrees of freedom: 6 pairs, each a difference of 0.02
-        assert row["fd-pixels"].replace("**", "") == f"{mean:.4g} ({mean - reach:.3g} to {mean + reach:.3g})"
+        assert row["fd-pixels"].replace("**", "") == f"{mean:.4g} ({mean / factor:.3g} to {mean * factor:.3g})"
         assert f"{name}, from noise, ancestral" in row["evaluation"]
     assert report.row(f"{names[0]} (2 training seeds)")["fd-pixels"].startswith("**")
     assert not report.row(f"{names[1]} (2 training seeds)")["fd-pixels"].startswith(
@@ -444,6 +446,9 @@ def test_the_mean_stands_beside_the_published_row_with_its_times(seeded: tuple[R
             assert row["sampling speed, relative"].startswith("≠ 1 (")
     relative = "coursework-objectives/DDPM" if "DDPM-0" in made.params.models else "coursework-networks/Default"
     assert f"are ratios to {relative}, ours to what params.yaml sets beside that row" in report.markdown
+    timed = "training" if "DDPM-0" in made.params.models else "sampling and training"
+    assert f"Our times of {timed} are as they ran: what shared a machine slowed each other." in report.markdown
+    assert "Seconds are as the trainings ran: those that ran side by side on one machine slowed" in report.markdown
 
 
 def test_multiply_adds_stand_beside_the_pace_where_networks_differ(seeded: tuple[Results, Report]) -> None:
@@ -641,6 +646,18 @@ def test_unknown_pairs_are_refused_before_anything_runs(tmp_path: Path, pair: tu
     name, result = pair
     path = write_tiny_params(tmp_path, {"report.published": {name: result}})
     with pytest.raises(UserError, match=re.escape(f"report.published.{name}: {message}")):
+        load_params(path)
+
+
+def test_the_row_of_1_takes_one_result_or_its_seeds(tmp_path: Path) -> None:
+    preset = yaml.safe_load((ROOT / "presets/objectives-small.yaml").read_text())
+    path, published = tmp_path / "params.yaml", preset["report"]["published"]
+    published["DDPM-1"] = "coursework-objectives/DDPM"
+    path.write_text(yaml.safe_dump(preset))
+    load_params(path)
+    published["both-1"] = "coursework-objectives/DDPM"
+    path.write_text(yaml.safe_dump(preset))
+    with pytest.raises(UserError, match=r"DDPM-0 and both-1 stand beside coursework-objectives/DDPM, .*; leave one"):
         load_params(path)
 
 

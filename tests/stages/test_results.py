@@ -293,7 +293,8 @@ class TestRegistered:
             restore()
         printed = capsys.readouterr().out
         assert "@model-up is version 2" in printed and "@model-base is version" not in printed
-        assert "@model-base is gone: params.yaml has no such result that is up to date" in printed
+        assert "@model-base stays version 1: here that entry is not complete and up to date" in printed
+        assert client(registered).get_model_version_by_alias("tiny", "model-base").tags["result"] == "base"
         register(name="tiny")
         assert "@model-base is version 1, already registered" in capsys.readouterr().out
 
@@ -326,9 +327,10 @@ class TestIncomplete:
     ) -> None:
         restore = replaced(finished, file, lambda content: content + b"\n")
         try:
-            results, found = gather_results(finished.root)
+            results, found, unfinished = gather_results(finished.root)
         finally:
             restore()
+        assert {alias.partition("-")[2] for alias in unfinished} >= {"base", "up", "large"} - set(sound)
         (message,) = found  # once, if both a model and a cascade rest on it
         assert message.startswith(problem) and "dvc repro" in message and len(message.splitlines()) == 1
         assert [result.name for result in results] == sound
@@ -364,7 +366,7 @@ class TestIncomplete:
         section[keys[-1]] = value
         finished.write(params)
         try:
-            _, found = gather_results(finished.root)
+            _, found, _ = gather_results(finished.root)
         finally:
             finished.write(cascade_params())
         assert found[0].startswith(problem)
@@ -382,7 +384,7 @@ class TestIncomplete:
         output = finished.root / file
         away = output.rename(output.with_suffix(".away"))
         try:
-            results, problems = gather_results(finished.root)
+            results, problems, _ = gather_results(finished.root)
         finally:
             away.rename(output)
         assert problems == [f"{file}: missing; `dvc repro {address}` makes it"]

@@ -97,7 +97,7 @@ def test_equal_content_is_registered_once(root: Path, model_dir: Path) -> None:
 
 
 def test_scores_of_different_protocols_have_aliases_of_their_own(root: Path, model_dir: Path) -> None:
-    """Named after what tells them apart; the alias that had become ambiguous is gone, a foreign one is not."""
+    """Named after what tells them apart; a shorter name from before goes on to stand for its own protocol."""
     small = PROTOCOL | {"pixels": 4, "reference.sha256": "cd" * 32}
     first = result(model_dir, "first", {"fd-lite0": 1.0})
     register_results([first], "digits", root)
@@ -105,16 +105,32 @@ def test_scores_of_different_protocols_have_aliases_of_their_own(root: Path, mod
     client.set_registered_model_alias("digits", "champion", "1")
     second = result(model_dir, "second", {"fd-lite0": 5.0}, small)
     lines = register_results([first, second], "digits", root)
-    assert any("digits@best-fd-lite0 is gone: several protocols" in line for line in lines)
+    assert "models:/digits@best-fd-lite0 is version 1 (first): 1 of first-sampling" in lines
     own = {"model-first": "1", "model-second": "2", "champion": "1"}
-    assert aliases(root) == own | {"best-fd-lite0-pixels-8": "1", "best-fd-lite0-pixels-4": "2"}
+    assert aliases(root) == own | {"best-fd-lite0": "1", "best-fd-lite0-pixels-8": "1", "best-fd-lite0-pixels-4": "2"}
     rebuilt = result(model_dir, "third", {"fd-lite0": 9.0}, PROTOCOL | {"reference.sha256": "ef" * 32})
     register_results([first, second, rebuilt], "digits", root)
     assert {alias for alias in aliases(root) if alias.startswith("best")} == {
+        "best-fd-lite0",
+        "best-fd-lite0-pixels-4",
+        "best-fd-lite0-pixels-8",
         "best-fd-lite0-pixels-4-reference-sha256-cdcdcdcd",
         "best-fd-lite0-pixels-8-reference-sha256-abababab",
         "best-fd-lite0-pixels-8-reference-sha256-efefefef",
     }
+    assert aliases(root)["best-fd-lite0"] == "1" and aliases(root)["best-fd-lite0-pixels-4"] == "2"
+
+
+def test_a_trial_under_another_protocol_takes_no_alias_of_the_best(root: Path, model_dir: Path) -> None:
+    """The shorter alias follows the best of the protocol that it had first, though another one looks better."""
+    trial = PROTOCOL | {"images": 50}
+    register_results([result(model_dir, "digits", {"fd-lite0": 3.0})], "digits", root)
+    register_results([result(model_dir, "digits", {"fd-lite0": 1.0}, trial)], "digits", root)
+    assert aliases(root)["best-fd-lite0"] == "1" and aliases(root)["best-fd-lite0-images-50"] == "2"
+    register_results([result(model_dir, "digits", {"fd-lite0": 2.0})], "digits", root)
+    assert aliases(root)["best-fd-lite0"] == aliases(root)["best-fd-lite0-images-300"] == "3"
+    tags = MlflowClient(tracking_uri=tracking_uri(root)).get_registered_model("digits").tags
+    assert json.loads(tags["best-fd-lite0"]) == {"title": "fd-lite0", "protocol": PROTOCOL}
 
 
 def test_versions_registered_one_by_one_are_left_alone(root: Path, model_dir: Path) -> None:
@@ -132,11 +148,21 @@ def test_an_entry_that_is_no_more_loses_its_alias_and_keeps_its_scores(root: Pat
     register_results([near, wide], "digits", root)
     lines = register_results([wide], "digits", root)
     assert aliases(root) == {"model-wide": "2", "best-fd-lite0": "1"}
-    assert [line for line in lines if "gone" in line] == [
-        "models:/digits@model-near is gone: params.yaml has no such result that is up to date"
-    ]
+    assert "models:/digits@model-near is gone: params.yaml has no such entry" in lines
     register_results([near, wide], "digits", root)
     assert aliases(root)["model-near"] == "1"
+
+
+def test_an_entry_without_a_result_now_keeps_its_alias(root: Path, model_dir: Path) -> None:
+    """One failed evaluation takes no served model away."""
+    near, wide = result(model_dir, "near", {"fd-lite0": 1.0}), result(model_dir, "wide", {"fd-lite0": 2.0})
+    register_results([near, wide], "digits", root)
+    before = aliases(root)
+    lines = register_results([wide], "digits", root, unfinished={"model-near", "model-never-was"})
+    assert aliases(root) == before
+    assert [line for line in lines if "stays" in line] == [
+        "models:/digits@model-near stays version 1: here that entry is not complete and up to date"
+    ]
 
 
 def test_names_that_an_alias_cannot_tell_apart_are_told_apart(root: Path, model_dir: Path) -> None:

@@ -14,6 +14,8 @@ from iddpm.training.metrics_log import MetricsLog
         ([(10, 0), (20, 5_000), (30, 10_000), (35, 12_500)], 0.5),  # the last row comes sooner, at as many s a step
         ([(10, 0), (20, 5_000), (30, 9_000_000), (40, 9_005_000)], 0.5),  # resumed hours later
         ([(10, 0), (20, 9_000_000), (30, 9_005_000)], 0.5),
+        ([(10, 0), (20, 5_000)], None),  # these may hold a pause, as hours do
+        ([(50, 0), (100, 3_600_000)], None),
         ([(10, 0)], None),
         ([], None),
     ],

@@ -3,16 +3,27 @@
 from collections.abc import Iterator
 from typing import Any
 
-from iddpm.checks.references import named_model, reference
+from iddpm.checks.references import SAMPLE_GROUPS, named_model, reference
 from iddpm.errors import UserError
-from iddpm.evaluation.published import published_result
-from iddpm.params import Checkpoints, Params, ScalingMetric, ScalingStudy, Splits
+from iddpm.evaluation.frechet import SAMPLES_PER_DIMENSION
+from iddpm.evaluation.published import published_result, published_results
+from iddpm.evaluation.scaling import FEWEST_MODELS, FEWEST_POINTS
+from iddpm.params import (
+    FREE_AMONG_SEEDS,
+    FREE_AMONG_TRAINING_SEEDS,
+    Checkpoints,
+    Params,
+    ScalingMetric,
+    ScalingStudy,
+    Splits,
+)
 
 OF_EVALUATION = ("dataset", "split", "features")
 OF_SAMPLING = ("count", "steps", "sampler", "eta", "clip", "weights")
 OF_LIKELIHOOD = ("dataset", "split", "images", "steps", "clip", "weights")
 """What a metric depends on besides the model: points of one study share it."""
-FEWEST_POINTS = 3
+DIMENSIONS = {"lite0": 1280, "inception": 2048}
+"""Features of an image, of the embedded networks."""
 
 
 def check_report(path: str, params: Params) -> Iterator[str]:
@@ -34,6 +45,33 @@ def _check_published(path: str, params: Params) -> Iterator[str]:
             continue
         if name in params.likelihoods and name not in params.evaluations and "nll" not in scores:
             yield f"{key}: {result} has no bits/dim to compare a likelihood with"
+    yield from _check_relative_to(path, params)
+
+
+def _check_relative_to(path: str, params: Params) -> Iterator[str]:
+    """A complaint where results that are no seeds of one thing stand beside the row of 1.00: which would ours be?"""
+    published = {name: row for name, row in params.report.published.items() if name in params.evaluations}
+    known = [published_results()[row] for row in published.values() if row in published_results()]
+    for row in dict.fromkeys(one.relative_to for one in known if one.relative_to):
+        names = [name for name, of in published.items() if of == row]
+        samples = [_all_but_seeds(params.evaluations[name].samples, params) for name in names]
+        if others := [name for name, made in zip(names, samples, strict=True) if made != samples[0]]:
+            yield (
+                f"{path}: {names[0]} and {', '.join(others)} stand beside {row}, which relative numbers are ratios to, "
+                "and differ in more than their seed; leave one there"
+            )
+
+
+def _all_but_seeds(name: str, params: Params, above: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What draws a set of samples but for seeds, those of trainings too; `above` are cascades upon it."""
+    entry = next((getattr(params, group)[name] for group in SAMPLE_GROUPS if name in getattr(params, group)), None)
+    if entry is None or name in above:
+        return {"samples": name}  # is reported where it is named
+    made: dict[str, Any] = entry.model_dump(exclude=set(FREE_AMONG_SEEDS))
+    for key in {"model", "upsampler"} & made.keys():
+        if model := params.models.get(made[key]):
+            made[key] = model.model_dump(exclude={"training": set(FREE_AMONG_TRAINING_SEEDS)})
+    return made | ({"samples": _all_but_seeds(made["samples"], params, (*above, name))} if "samples" in made else {})
 
 
 def _check_scaling(path: str, study: ScalingStudy, params: Params) -> Iterator[str]:
@@ -52,13 +90,15 @@ def _check_scaling(path: str, study: ScalingStudy, params: Params) -> Iterator[s
     settings = {name: _settings(name, study.metric, params) for name in known}
     yield from _check_alike(f"{path}.points", settings)
     yield from _check_once(f"{path}.points", settings, study.metric, params)
+    if study.metric is ScalingMetric.FRECHET_DISTANCE_INFINITY:
+        yield from _check_enough(f"{path}.metric", known, params)
     if not trained:
         return
     points = sum(map(len, trained.values()))
-    if len(trained) < 2 or points < FEWEST_POINTS:
+    if len(trained) < FEWEST_MODELS or points < FEWEST_POINTS:
         yield (
-            f"{path}.points: {points} measured of {', '.join(trained)}: a study needs {FEWEST_POINTS} or more, of 2 "
-            "models or more"
+            f"{path}.points: {points} measured of {', '.join(trained)}: a study needs {FEWEST_POINTS} or more, of "
+            f"{FEWEST_MODELS} models or more"
         )
     if study.held_out is not None and study.held_out not in trained:
         yield f"{path}.held_out: {study.held_out!r} is the model of none of its points ({', '.join(trained)})"
@@ -129,6 +169,23 @@ def _check_once(path: str, settings: dict[str, dict[str, Any]], metric: ScalingM
         if twins := [seen[point] for point in points if point in seen]:
             yield f"{path}: {name} is of the same {same} as {twins[0]}: they are one point, no two seeds; leave one out"
         seen |= dict.fromkeys(points, name)
+
+
+def _check_enough(path: str, names: list[str], params: Params) -> Iterator[str]:
+    """A complaint for each evaluation with too few samples for an extrapolation, as far as it is known."""
+    for name in names:
+        evaluation = params.evaluations[name]
+        sampling = params.samplings.get(evaluation.samples)
+        model = None if sampling is None else named_model(sampling.model, params)
+        if sampling is None or model is None:
+            continue
+        pixels = {"pixels": model.size**2 * model.card.channels}
+        needed = SAMPLES_PER_DIMENSION * (DIMENSIONS | pixels).get(evaluation.features, 0)
+        if sampling.count < needed:
+            yield (
+                f"{path}: {name} has {sampling.count:,} samples, and frechet_distance_infinity needs {needed:,} of "
+                f"features {evaluation.features}; draw more, or set frechet_distance"
+            )
 
 
 def _settings(name: str, metric: ScalingMetric, params: Params) -> dict[str, Any]:

@@ -11,17 +11,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from scipy.special import fdtrc, ndtri
+from scipy.special import chdtrc, fdtrc, stdtrit
 
 from iddpm.evaluation.scaling_laws import (
+    FEWEST_VALUES,
     PRECISION,
+    Array,
     Form,
     JointLaw,
     PowerLaw,
     ScalingPoint,
-    aicc,
     chi_square,
     constants,
+    deviations,
     fit_joint_law,
     fit_power_law,
     named,
@@ -31,40 +33,34 @@ from iddpm.evaluation.scaling_laws import (
 )
 from iddpm.randomness import PositionalRandom
 
+FEWEST_MODELS, FEWEST_POINTS = 2, 3
+"""Of a study; the joint law needs more."""
 PASSES = 3
 """Forward passes that a training step costs as the paper counts: one, and a backward pass of twice its price."""
 CONFIDENCE = 0.95
-AICC_MARGIN = 2.0
-"""Difference of two AICc below which neither model is preferred (Burnham and Anderson 2002, section 2.6)."""
-SMALL_CONSTANT = 0.5
-"""Share of the best value: a law without a constant is supported only if a constant above it is excluded."""
+SMALL_CONSTANT = 0.05
+"""Share of the best value: a law without a constant is supported only if every constant above it is excluded."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A law fitted to the envelope of all models.
-
-    `scatter` is the root mean square relative deviation of the points; `intervals` at 95 % are by the names of
-    PowerLaw, {} where there are as many constants as points.
-    """
+    """A law fitted to the envelope of all models, and the root mean square relative deviation of its points."""
 
     law: PowerLaw
     scatter: float
-    intervals: dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class JointFit:
-    """A joint law fitted to all points; the rest as in Fit.
+    """A joint law fitted to all points; `scatter` as in Fit.
 
-    `aicc` needs three points more than constants; `predicted` is the held-out value by the law of the other models
-    alone, None where these have too few values of N or D.
+    `intervals` at 95 % are by the names of JointLaw, {} unless any one model can be left out. `predicted` is the
+    held-out value by the law of the other models alone, None where these have too few values of N or D.
     """
 
     law: JointLaw
     scatter: float
     intervals: dict[str, tuple[float, float]]
-    aicc: float | None
     predicted: float | None
 
 
@@ -73,8 +69,8 @@ class Study:
     """Points in the order of compute, those on the envelope, the held-out model's last, and what fits.
 
     A form is missing from `fits` where the envelope has fewer points than it has constants; `joint` is {} with too few
-    values of N or D. `joint_describes` is False where the points scatter more about the joint law than about that of
-    the envelope, by more than chance: they follow some other law, and its constant means nothing.
+    values of N or D. `joint_describes` is False where the points deviate from the joint law by more than chance: they
+    follow some other law, and its constant means nothing.
     """
 
     points: list[ScalingPoint]
@@ -96,18 +92,6 @@ class Study:
         return None if predicted is None else 100 * (predicted / self.held_out.value - 1)
 
     @property
-    def aicc_advantage(self) -> float | None:
-        """AICc of the law without a constant minus that of the law with one: above 0 it speaks for the constant."""
-        values = [self.joint[form].aicc if self.joint else None for form in Form]
-        without, with_constant = values
-        return None if without is None or with_constant is None else without - with_constant
-
-    @property
-    def preferred(self) -> Form | None:
-        """The form with the lower AICc, if by more than AICC_MARGIN."""
-        return _preference(self.aicc_advantage, AICC_MARGIN)
-
-    @property
     def predicts_better(self) -> Form | None:
         """The form with the smaller error of the held-out prediction, if by more than chance may make it.
 
@@ -119,34 +103,34 @@ class Study:
             return None
         own = 0.0 if self.shared_errors else (self.held_out.error or 0.0) / self.held_out.value
         chance = max(own, PRECISION, min(fit.scatter for fit in self.joint.values()))
-        return _preference(abs(without) - abs(with_constant), 100 * chance)
+        advantage = abs(without) - abs(with_constant)
+        if abs(advantage) <= 100 * chance:
+            return None
+        return Form.WITH_CONSTANT if advantage > 0 else Form.WITHOUT_CONSTANT
 
     @property
-    def constant_told(self) -> bool:
-        """Whether the interval of the constant says something: it excludes 0, or a constant worth the name."""
+    def told(self) -> Form | None:
+        """What the interval of the constant says: it excludes 0, or every constant that is not small."""
         if self.constant_range is None:
-            return False
+            return None
         low, high = self.constant_range
-        if self.preferred is Form.WITH_CONSTANT:
-            return low > 0
-        return high < SMALL_CONSTANT * min(point.value for point in self.points)
+        if low > 0:
+            return Form.WITH_CONSTANT
+        return Form.WITHOUT_CONSTANT if high < SMALL_CONSTANT * self.best else None
+
+    @property
+    def best(self) -> float:
+        return min(point.value for point in self.points)
 
     @property
     def supported(self) -> Form | None:
         """The form that the data support, None where they cannot tell.
 
-        The joint law describes them, AICc prefers the form, the interval of the constant agrees, and the held-out
-        prediction does not contradict.
+        The joint law describes them, the interval of the constant tells, and the held-out prediction does not
+        contradict.
         """
-        contradicted = self.predicts_better not in (None, self.preferred)
-        return self.preferred if self.joint_describes and self.constant_told and not contradicted else None
-
-
-def _preference(advantage: float | None, margin: float) -> Form | None:
-    """Of the constant, if it has an advantage above the margin; of the law without it, if below minus the margin."""
-    if advantage is None or abs(advantage) <= margin:
-        return None
-    return Form.WITH_CONSTANT if advantage > 0 else Form.WITHOUT_CONSTANT
+        contradicted = self.predicts_better not in (None, self.told)
+        return self.told if self.joint_describes and not contradicted else None
 
 
 def training_compute(multiply_adds: float, images: float) -> float:
@@ -191,10 +175,9 @@ def scaling_study(
     one; with `shared_errors` these are mostly common to all (the same images, the same noise), and only the scatter
     about a law tells what chance does to one point against another.
 
-    Intervals are from `bootstrap` redraws of all points, envelope and fit anew in each. At 95 % they held the truth
-    less often, in simulations of the paper's widths and budgets with 0.05 to 1 % of noise: the joint law's constant
-    in 80 to 93 % of 30 or 40 sets on such a law; the envelope's in 67 % (1 % of noise) and 83 % (0.3 %) of 30 sets on
-    a law of compute, where the curves of all models are one.
+    Intervals cover what two ways say, from the lower low to the higher high: `bootstrap` redraws of all points, with
+    chance of each point and chance that all points of a model share, and the jackknife over models, which asks the
+    same of laws without one model each. Snapshots of one training are not independent, and it counts models.
     """
     ordered = sorted(points, key=lambda point: (point.compute, point.value))
     name = held_out or ordered[-1].model
@@ -206,27 +189,36 @@ def scaling_study(
     fits, joint = {}, {}
     for form in Form:
         if (law := _envelope_law(weighed, form)) is not None:
-            best = envelope(weighed)
-            ends = _envelope_intervals(weighed, law, form, bootstrap, seed)
-            fits[form] = Fit(law, scatter(best, law), ends)
+            fits[form] = Fit(law, scatter(envelope(weighed), law))
         if resolves(weighed):
             joint[form] = _joint_fit(weighed, target, form, bootstrap, seed)
-    describes = _describes(weighed, fits, joint)
-    return Study(ordered, envelope(ordered), target, fits, joint, describes, shared_errors)
+    return Study(ordered, envelope(ordered), target, fits, joint, _describes(weighed, joint), shared_errors)
 
 
 def _joint_fit(points: Sequence[ScalingPoint], target: ScalingPoint, form: Form, bootstrap: int, seed: int) -> JointFit:
     law = fit_joint_law(points, form)
-    others, predicted = [point for point in points if point.model != target.model], None
-    if resolves(others):
-        predicted = float(fit_joint_law(others, form).at(target.parameters, target.images))
-    ends, freedom = {}, len(points) - constants(JointLaw, form)
-    if freedom > 0:
-        spread = math.sqrt(chi_square(points, law) / freedom)
-        laws = [fit_joint_law(redrawn, form) for redrawn in _redraws(points, spread, bootstrap, seed)]
+    models = dict.fromkeys(point.model for point in points)
+    others = {model: [point for point in points if point.model != model] for model in models}
+    left_out = {model: fit_joint_law(rest, form) for model, rest in others.items() if resolves(rest)}
+    predicted = None
+    if target.model in left_out:
+        predicted = float(left_out[target.model].at(target.parameters, target.images))
+    ends = {}
+    if len(left_out) == len(models):
+        laws = np.array([fit_joint_law(redrawn, form) for redrawn in _redraws(points, law, form, bootstrap, seed)])
         tail = (1 - CONFIDENCE) / 2
-        ends = named(law, form, *np.quantile(np.array(laws), (tail, 1 - tail), axis=0))
-    return JointFit(law, scatter(points, law), ends, aicc(points, law, form), predicted)
+        reach = float(stdtrit(len(models) - 1, 1 - tail)) * _jackknife_error(np.array(list(left_out.values())))
+        low, high = np.quantile(laws, (tail, 1 - tail), axis=0)
+        low, high = np.minimum(low, np.array(law) - reach), np.maximum(high, np.array(law) + reach)
+        low[[1, 3, 4]] = np.maximum(low[[1, 3, 4]], 0)  # exponents and the constant
+        ends = named(law, form, low, high)
+    return JointFit(law, scatter(points, law), ends, predicted)
+
+
+def _jackknife_error(laws: Array) -> Array:
+    """Standard error of each constant, from laws with one model left out each, [models, constants]."""
+    error: Array = math.sqrt(len(laws) - 1) * laws.std(0)
+    return error
 
 
 def _envelope_law(points: Sequence[ScalingPoint], form: Form) -> PowerLaw | None:
@@ -234,66 +226,55 @@ def _envelope_law(points: Sequence[ScalingPoint], form: Form) -> PowerLaw | None
     return fit_power_law(best, form) if len(best) >= constants(PowerLaw, form) else None
 
 
-def _envelope_intervals(
-    points: Sequence[ScalingPoint], law: PowerLaw, form: Form, bootstrap: int, seed: int
-) -> dict[str, tuple[float, float]]:
-    """Of each constant of the law: normal, with the spread of redraws, and less what the choice of points adds.
+def _redraws(
+    points: Sequence[ScalingPoint], law: JointLaw, form: Form, bootstrap: int, seed: int
+) -> Iterator[list[ScalingPoint]]:
+    """All points with normal chance added to log y: one of its own for each, and one that a model's points share.
 
-    The envelope picks the luckiest points. What that does to the law is seen in redraws about smooth curves, whose
-    own envelope is known. {} where neither errors nor curves tell what chance does.
+    That of a point is of its error, or of as much more as the points deviate from the law; that of a model is of the
+    models' mean deviations.
     """
-    smooth, spread = _smoothed(points)
-    exact = _envelope_law(smooth, form)
-    if exact is None or (spread is None and points[0].error is None):
-        return {}
-    laws = [_envelope_law(redrawn, form) for redrawn in _redraws(smooth, spread or 0.0, bootstrap, seed)]
-    shifts = np.array([one for one in laws if one is not None]) - np.array(exact)
-    centre, reach = np.array(law) - shifts.mean(0), float(ndtri((1 + CONFIDENCE) / 2)) * shifts.std(0)
-    low, high = centre - reach, centre + reach
-    return named(law, form, np.array([*low[:2], max(low[2], 0)]), np.array([*high[:2], max(high[2], 0)]))
-
-
-def _smoothed(points: Sequence[ScalingPoint]) -> tuple[list[ScalingPoint], float | None]:
-    """Each model's points on a parabola of log y in log D, of three a line, and their spread about it.
-
-    In units of their errors, or of log y where these are not known; None if no model has three points.
-    """
-    smooth, squares, freedom = [], 0.0, 0
-    for model in dict.fromkeys(point.model for point in points):
-        own = [point for point in points if point.model == model]
-        x, y = np.log([point.images for point in own]), np.log([point.value for point in own])
-        degree = min(len(own) - 2, 2)
-        if degree > 0:
-            errors = relative_errors(own)
-            curve = np.polynomial.Polynomial.fit(x, y, degree, w=1 / errors)(x)
-            squares, freedom = squares + float(np.sum(((y - curve) / errors) ** 2)), freedom + len(own) - degree - 1
-            own = [replace(point, value=math.exp(value)) for point, value in zip(own, curve, strict=True)]
-        smooth += own
-    return smooth, math.sqrt(squares / freedom) if freedom else None
-
-
-def _redraws(points: Sequence[ScalingPoint], spread: float, bootstrap: int, seed: int) -> Iterator[list[ScalingPoint]]:
-    """All points with normal chance added to log y: of their errors, or as much more as they spread about a fit.
-
-    `spread` is in units of the errors, or of log y where these are not known.
-    """
+    spread = math.sqrt(chi_square(points, law) / max(len(points) - constants(JointLaw, form), 1))
     if points[0].error is not None:
         spread = max(spread, 1.0)
-    chance = PositionalRandom(seed, "scaling/bootstrap").normal(torch.arange(bootstrap), (len(points),)).numpy()
-    for factors in np.exp(spread * relative_errors(points) * chance.astype(np.float64)).tolist():
+    models = list(dict.fromkeys(point.model for point in points))
+    own = np.array([[point.model == model for point in points] for model in models], np.float64)
+    means = own @ deviations(points, law) / own.sum(1)
+    # of as many models A, a and c take up three deviations
+    shared = math.sqrt(float(np.sum(means**2)) / max(len(models) - FEWEST_VALUES, 1))
+    shape = (len(points) + len(models),)
+    chance = PositionalRandom(seed, "scaling/bootstrap").normal(torch.arange(bootstrap), shape).numpy()
+    chance = chance.astype(np.float64)
+    logs = spread * relative_errors(points) * chance[:, : len(points)] + shared * chance[:, len(points) :] @ own
+    for factors in np.exp(logs).tolist():
         yield [
             replace(point, value=factor * point.value, error=None if point.error is None else factor * point.error)
             for point, factor in zip(points, factors, strict=True)
         ]
 
 
-def _describes(points: Sequence[ScalingPoint], fits: dict[Form, Fit], joint: dict[Form, JointFit]) -> bool:
-    """Whether the variance about the joint law is that about the envelope's, by the F test of both."""
-    best = envelope(points)
-    freedom = [len(points) - len(JointLaw._fields), len(best) - len(PowerLaw._fields)]
-    if not joint or min(freedom) < 1:
+def _describes(points: Sequence[ScalingPoint], joint: dict[Form, JointFit]) -> bool:
+    """Whether the points follow the joint law as well as chance lets them.
+
+    Where their errors are known, the test of chi-square on the deviations. Else the F test on how much these lean with
+    log D within the models, beside how they scatter about that: chance that a model's points share does not lean.
+    """
+    freedom = len(points) - len(JointLaw._fields)
+    if not joint or freedom < 1:
         return bool(joint)
-    form = Form.WITH_CONSTANT
-    squares = chi_square(points, joint[form].law), chi_square(best, fits[form].law)
-    ratio = squares[0] / freedom[0] / (squares[1] / freedom[1])
-    return bool(fdtrc(*freedom, ratio) >= 1 - CONFIDENCE)
+    law = joint[Form.WITH_CONSTANT].law
+    if points[0].error is not None:
+        return bool(chdtrc(freedom, chi_square(points, law)) >= 1 - CONFIDENCE)
+    leaning, rest, freedoms = 0.0, len(points) * PRECISION**2, [0, 0]
+    of_model: dict[str, list[ScalingPoint]] = {}
+    for point in points:
+        of_model.setdefault(point.model, []).append(point)
+    for own in of_model.values():
+        if len(own) > 2:
+            x, y = np.log([point.images for point in own]), deviations(own, law)
+            x, y = x - x.mean(), y - y.mean()
+            lean = float(x @ y) ** 2 / float(x @ x)
+            leaning, rest = leaning + lean, rest + float(y @ y) - lean
+            freedoms = [freedoms[0] + 1, freedoms[1] + len(own) - 2]
+    ratio = leaning / freedoms[0] / (rest / freedoms[1]) if freedoms[0] else 0.0
+    return not freedoms[0] or bool(fdtrc(*freedoms, ratio) >= 1 - CONFIDENCE)

@@ -158,7 +158,7 @@ def relative_errors(points: Sequence[ScalingPoint]) -> Array:
     return np.array([1.0 if point.error is None else point.error / point.value for point in points])
 
 
-def _deviations(points: Sequence[ScalingPoint], law: PowerLaw | JointLaw) -> Array:
+def deviations(points: Sequence[ScalingPoint], law: PowerLaw | JointLaw) -> Array:
     """Of the values from the law, in units of log y."""
     if isinstance(law, JointLaw):
         expected = law.at([point.parameters for point in points], [point.images for point in points])
@@ -169,23 +169,14 @@ def _deviations(points: Sequence[ScalingPoint], law: PowerLaw | JointLaw) -> Arr
 
 
 def scatter(points: Sequence[ScalingPoint], law: PowerLaw | JointLaw) -> float:
-    return float(np.sqrt(np.mean(_deviations(points, law) ** 2)))
+    return float(np.sqrt(np.mean(deviations(points, law) ** 2)))
 
 
 def chi_square(points: Sequence[ScalingPoint], law: PowerLaw | JointLaw) -> float:
     """Sum of squared deviations in units of the errors, or of log y where these are not known."""
     relative = relative_errors(points)
     least = len(points) * (PRECISION / float(relative.max())) ** 2
-    return max(float(np.sum((_deviations(points, law) / relative) ** 2)), least)
-
-
-def aicc(points: Sequence[ScalingPoint], law: JointLaw, form: Form) -> float | None:
-    """Akaike's criterion of least squares with its small-sample correction; the residuals' variance is fitted too."""
-    count, fitted = len(points), constants(JointLaw, form) + 1
-    if count - fitted < 2:
-        return None
-    deviance = count * math.log(chi_square(points, law) / count)
-    return deviance + 2 * fitted + 2 * fitted * (fitted + 1) / (count - fitted - 1)
+    return max(float(np.sum((deviations(points, law) / relative) ** 2)), least)
 
 
 def named(law: PowerLaw | JointLaw, form: Form, low: Array, high: Array) -> dict[str, tuple[float, float]]:

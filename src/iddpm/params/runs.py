@@ -209,7 +209,7 @@ class ScalingStudy(Section):
     held_out: Name | None = Field(
         None, description="Key of the model predicted from the others; null is the one of most training compute."
     )
-    bootstrap: int = Field(200, ge=2, description="Redraws of all points for the intervals of the fits.")
+    bootstrap: int = Field(200, ge=20, description="Redraws of all points for the intervals of the joint law.")
     seed: int = Field(0, ge=0, description="Of the redraws.")
 
 

@@ -1,6 +1,7 @@
 """Scores side by side, when they were measured alike."""
 
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,25 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, RootModel, ValidationError
 
 from iddpm.errors import UserError
+from iddpm.stages.context import fingerprint, flatten
 from iddpm.stages.evaluate import PROTOCOL, SCORES
-from iddpm.stages.evaluated import SPREADS, Evaluated, means_over_seeds, told_apart, trainings
+from iddpm.stages.evaluated import (
+    SPREADS,
+    Evaluated,
+    Json,
+    all_but_sampling_seeds,
+    all_but_seeds,
+    chain,
+    means_over_seeds,
+    sampling_seeds,
+    told_apart,
+    trainings,
+)
 from iddpm.tracking import HIGHER_IS_BETTER
+
+MODELS = "runs/models/"
+MODEL_KEY = re.compile(rf"(samples\.)*(model|upsampler|inputs\.{MODELS}.*)")
+"""Of what made samples, in a cascade at any stage: what tells of trained models alone."""
 
 
 class _Part(BaseModel):
@@ -34,6 +51,7 @@ class _Sampling(_Part):
 class _Made(_Part):
     params: _Sampling = _Sampling()
     inputs: dict[str, Any] = {}
+    base: "_Made | None" = None
 
 
 class _About(_Part):
@@ -44,6 +62,13 @@ class _About(_Part):
     intervals: dict[str, tuple[float, float]]
 
 
+class _Checkpoint(_Part):
+    """Likewise of checkpoint.json."""
+
+    kind: str
+    params: dict[str, Any]
+
+
 class _Scores(RootModel[dict[str, float]]):
     model_config = ConfigDict(strict=True, allow_inf_nan=False)
 
@@ -52,13 +77,14 @@ def compare(root: Path, first: str, second: str, seeds: bool = False) -> str:
     """A table of two evaluations, each a name, the folder of an `iddpm evaluate`, or several with commas between.
 
     Several are sampling seeds of one thing: they may differ in their seed alone, and stand as their mean; with `seeds`
-    so do those of several trainings, and samples that do not tell how they were made. Brackets are 95 % intervals: of
-    one set of samples as protocol.json has them, of a mean over seeds Student's t by the spread of both sides. The
-    second is better or worse where they do not overlap. UserError says in which keys the protocols differ.
+    so do those of several trainings, and samples that do not tell how they were made. Trainings whose models are still
+    there must differ in their seed alone, too. Brackets are 95 % intervals: of one set of samples as protocol.json has
+    them, of a mean over seeds Student's t by the spread of both sides. The second is better or worse where they do not
+    overlap. UserError says in which keys the protocols differ.
     """
     sides = [[read_evaluation(root, name) for name in _names(side)] for side in (first, second)]
     for group in sides:
-        _refuse_other_samples(group, seeds)
+        _refuse_other_samples(root, group, seeds)
     everyone = [evaluated for group in sides for evaluated in group]
     for other in everyone[1:]:
         refuse_other_protocol(everyone[0], other)
@@ -85,8 +111,7 @@ def _names(side: str) -> list[str]:
 
 def read_evaluation(root: Path, name: str) -> Evaluated:
     """An evaluation of the pipeline at `root`, one in the folder of another project, or one of `iddpm evaluate`."""
-    folder = Path(name) if (Path(name) / PROTOCOL).is_file() else root / "runs" / "evaluations" / name
-    folder = folder.resolve()
+    folder = _folder(root, name)
     scores = folder / SCORES
     if not scores.is_file():  # the pipeline's lie in runs/metrics of the folder's own project
         scores = folder.parent.parent / "metrics" / f"{folder.name}.json"
@@ -99,7 +124,12 @@ def read_evaluation(root: Path, name: str) -> Evaluated:
         ) from None
 
 
-def _read(path: Path, form: type[BaseModel]) -> dict[str, Any]:
+def _folder(root: Path, name: str) -> Path:
+    folder = Path(name) if (Path(name) / PROTOCOL).is_file() else root / "runs" / "evaluations" / name
+    return folder.resolve()
+
+
+def _read(path: Path, form: type[BaseModel], mend: str = "evaluate again") -> dict[str, Any]:
     """A JSON file of this form, as it is; UserError names it when it is of another."""
     content = path.read_bytes()
     try:
@@ -107,7 +137,7 @@ def _read(path: Path, form: type[BaseModel]) -> dict[str, Any]:
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
-        raise UserError(f"{path}: damaged ({where + ': ' if where else ''}{problem['msg']}); evaluate again") from None
+        raise UserError(f"{path}: damaged ({where + ': ' if where else ''}{problem['msg']}); {mend}") from None
     found: dict[str, Any] = json.loads(content)
     return found
 
@@ -121,19 +151,23 @@ def refuse_other_protocol(one: Evaluated, other: Evaluated) -> None:
         raise UserError("\n".join([f"{one.name} and {other.name} were measured differently:", *lines]))
 
 
-def _refuse_other_samples(group: Sequence[Evaluated], seeds: bool) -> None:
-    """Members of one side are samplings that differ in their seed alone, as far as they tell."""
+def _refuse_other_samples(root: Path, group: Sequence[Evaluated], seeds: bool) -> None:
+    """Members of one side are samplings, or with `seeds` trainings, that differ in their seed alone, as far as known.
+
+    What trained a model is known where it still lies in runs/models.
+    """
+    if len(group) < 2:
+        return
     names = ",".join(evaluated.name for evaluated in group)
-    if len(group) > 1 and not group[0].sampling and not seeds:
+    if not group[0].sampling and not seeds:
         raise UserError(
             f"{group[0].name}: does not say how its samples were made; if {names} are seeds of one sampling, say so "
             "by --seeds"
         )
-    ours = group[0].all_but_seed
-    for other in group[1:]:
-        theirs = other.all_but_seed
+    ours, *others = _made_by(root, group, seeds)
+    for other, theirs in zip(group[1:], others, strict=True):
         differing = [key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key)]
-        trained = all(key in ("model", "upsampler") or key.startswith("inputs.runs/models/") for key in differing)
+        trained = all(MODEL_KEY.fullmatch(key) for key in differing)
         if differing and not (trained and seeds):
             key = differing[0]
             hint = "; if they are of trainings that differ in their seed alone, say so by --seeds" if trained else ""
@@ -143,8 +177,35 @@ def _refuse_other_samples(group: Sequence[Evaluated], seeds: bool) -> None:
             )
     if len({evaluated.about["samples_sha256"] for evaluated in group}) < len(group):
         raise UserError(f"{names}: the same images twice")
-    if group[0].sampling and len({(trainings(one.made), one.sampling.get("seed")) for one in group}) < len(group):
+    if group[0].sampling and len({(trainings(one.made), *sampling_seeds(one.made)) for one in group}) < len(group):
         raise UserError(f"{names}: the same seed twice")
+
+
+def _made_by(root: Path, group: Sequence[Evaluated], seeds: bool) -> list[Json]:
+    """What made the samples of each but for the seed, as dotted keys; with `seeds`, of trainings too where known."""
+    models = [_models(root, one) for one in group] if seeds else []
+    trained = [all_but_seeds(one.made, known) for one, known in zip(group, models, strict=False) if known]
+    if len(trained) < len(group):
+        trained = [all_but_sampling_seeds(one.made) for one in group]
+    return [flatten(one) for one in trained]
+
+
+def _models(root: Path, one: Evaluated) -> dict[str, Json] | None:
+    """checkpoint.json of every model that drew the samples, by name; None if one of them is gone or has changed."""
+    stages = chain(one.made)
+    wanted = [(path, of) for stage in stages for path, of in stage.get("inputs", {}).items() if path.startswith(MODELS)]
+    found: dict[str, Json] = {}
+    for path, sha256 in wanted:
+        folders = [project / path for project in (_folder(root, one.name).parents[2], root)]
+        folder = next((each for each in folders if each.is_dir() and fingerprint(each) == sha256), None)
+        if folder is None:
+            return None
+        about = _read(folder / "checkpoint.json", _Checkpoint, "train again")
+        found[path.split("/")[2]] = about
+        if about["kind"] == "mixture":
+            wanted += [(MODELS + about["params"][part], of) for part, of in about["parts_sha256"].items()]
+    needed = {stage.get("params", {}).get(key) for stage in stages for key in ("model", "upsampler")} - {None}
+    return found if needed and needed <= found.keys() else None
 
 
 def _row(name: str, one: Evaluated, two: Evaluated) -> tuple[str, str, str, str]:

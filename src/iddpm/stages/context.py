@@ -256,14 +256,16 @@ def fingerprint(path: Path) -> str:
 
 
 def git_commit(root: Path) -> str:
-    """The commit of the project, "-dirty" with uncommitted changes, "" outside git."""
-    described = subprocess.run(
-        ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"],
-        cwd=root,
-        capture_output=True,
-        text=True,
-    )
-    return described.stdout.strip() if described.returncode == 0 else ""
+    """The commit of the project, "-dirty" with uncommitted changes, "" outside git.
+
+    params.yaml and dvc.lock do not count: every preset and every stage changes them, and what they say is recorded.
+    """
+    head = subprocess.run(["git", "rev-parse", "--verify", "HEAD"], cwd=root, capture_output=True, text=True)
+    if head.returncode:
+        return ""
+    paths = [":/", ":(exclude)params.yaml", ":(exclude)dvc.lock"]
+    changed = subprocess.run(["git", "diff", "--quiet", "HEAD", "--", *paths], cwd=root, capture_output=True)
+    return head.stdout.strip() + ("-dirty" if changed.returncode else "")
 
 
 def software(root: Path) -> dict[str, Any]:

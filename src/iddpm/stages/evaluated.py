@@ -3,14 +3,14 @@
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from scipy.special import stdtrit
 
-from iddpm.params import FREE_AMONG_SEEDS
+from iddpm.params import FREE_AMONG_SEEDS, FREE_AMONG_TRAINING_SEEDS
 from iddpm.stages.context import flatten
 
 Json = dict[str, Any]
@@ -23,6 +23,8 @@ BOUNDS = {
     ("precision", "recall", "coverage", "authenticity", "copies", "label_accuracy", "label_accuracy_reference"), (0, 1)
 )
 """Of scores that cannot lie elsewhere, nor their intervals."""
+IN_PROPORTION = ("frechet_distance", "frechet_distance_infinity", "kid", "inception_score")
+"""Scores without an upper bound, whose spread over seeds grows with their level."""
 SPREADS = ("kid_standard_error", "inception_score_std")
 """Values that tell of another score how far it varies within one set of samples; none of their own."""
 
@@ -74,12 +76,6 @@ class Evaluated:
         return sampling
 
     @property
-    def all_but_seed(self) -> Json:
-        """What made the samples, as dotted keys, without the seed and what does not change them."""
-        kept = {key: value for key, value in self.sampling.items() if key not in FREE_AMONG_SEEDS}
-        return flatten(kept | {"inputs": self.made.get("inputs", {})})
-
-    @property
     def network(self) -> str:
         """The key of the model that made them, of a cascade the upsampler's."""
         key: str = self.sampling.get("model") or self.sampling["upsampler"]
@@ -113,8 +109,13 @@ class Evaluated:
 
 
 def _seconds_per_image(made: Json) -> float:
-    own: float = made["sampling_seconds"] / made["images"]
-    return own + (_seconds_per_image(made["base"]) if "base" in made else 0.0)
+    seconds: float = sum(stage["sampling_seconds"] / stage["images"] for stage in chain(made))
+    return seconds
+
+
+def chain(made: Json) -> list[Json]:
+    """The record of samples, in a cascade then those of the stages below it."""
+    return [made, *(chain(made["base"]) if made.get("base") else [])]
 
 
 def trainings(made: Json) -> str:
@@ -122,7 +123,43 @@ def trainings(made: Json) -> str:
     params, parts = made.get("params", {}), []
     parts.append({key: params[key] for key in ("model", "upsampler", "surrogate") if key in params})
     parts.append({path: of for path, of in made.get("inputs", {}).items() if not path.startswith("runs/samples/")})
-    return json.dumps([*parts, trainings(made["base"]) if "base" in made else ""], sort_keys=True)
+    return json.dumps([*parts, trainings(made["base"]) if made.get("base") else ""], sort_keys=True)
+
+
+def sampling_seeds(made: Json) -> list[int | None]:
+    """Of each stage of a cascade, the last one first."""
+    return [stage.get("params", {}).get("seed") for stage in chain(made)]
+
+
+def all_but_sampling_seeds(made: Json) -> Json:
+    """What made samples, in a cascade at every stage, without the seeds and what does not change them."""
+    kept = {key: value for key, value in made.get("params", {}).items() if key not in FREE_AMONG_SEEDS}
+    inputs: Json = made.get("inputs", {})
+    if made.get("base"):  # stands for its name and its fingerprint
+        kept |= {"samples": all_but_sampling_seeds(made["base"])}
+        inputs = {path: of for path, of in inputs.items() if not path.startswith("runs/samples/")}
+    return kept | {"inputs": inputs}
+
+
+def all_but_seeds(made: Json, models: Mapping[str, Json]) -> Json:
+    """Likewise without the seeds of trainings: each model is its training, by its checkpoint.json in `models`."""
+    params = made["params"]
+    own = {key: value for key, value in params.items() if key not in FREE_AMONG_SEEDS}
+    own |= {key: _training(params[key], models) for key in ("model", "upsampler") if key in params}
+    own |= {"samples": all_but_seeds(made["base"], models)} if made.get("base") else {}
+    return own | {path: of for path, of in made.get("inputs", {}).items() if path.startswith("runs/surrogates/")}
+
+
+def _training(name: str, models: Mapping[str, Json]) -> Any:
+    """What trained a model but for its seed; of one that was not trained here its name, of a mixture both parts."""
+    params: Json = models[name]["params"]
+    if models[name]["kind"] == "mixture":
+        return params | {part: _training(params[part], models) for part in ("middle", "ends")}
+    training = params.get("training")
+    if not training:
+        return name
+    kept = {key: value for key, value in training.items() if key not in FREE_AMONG_TRAINING_SEEDS}
+    return params | {"training": kept}
 
 
 def common_name(names: Sequence[str]) -> str:
@@ -138,19 +175,22 @@ def common_name(names: Sequence[str]) -> str:
 
 
 class Spread(NamedTuple):
-    """Of a score over seeds: its variance, and the degrees of freedom that this is known by."""
+    """Of a score over seeds: its variance, the degrees of freedom that this is known by, and whether it is of logs."""
 
     variance: float
     freedom: int
+    of_logs: bool
 
 
 def means_over_seeds(groups: Sequence[tuple[str, Sequence[Evaluated]]]) -> list[Evaluated]:
     """The mean over two or more seeds of each name, of every score that all have, with its 95 % interval.
 
     That is Student's t with the standard deviation pooled over the groups, cut off at the score's bounds: two seeds
-    alone hardly know their spread, several pairs together do, if all spread alike. Trainings spread more than the
-    sampling seeds of one, so means over trainings are pooled among themselves; each training counts once, by the mean
-    of its sampling seeds. Where all seeds agree, as on no copies, their spread tells nothing, and there is no interval.
+    alone hardly know their spread, several pairs together do, if all spread alike. Distances and the other scores of
+    IN_PROPORTION spread alike in proportion to their level, so they are pooled as logarithms, if all are above 0.
+    Trainings spread more than the sampling seeds of one, so means over trainings are pooled among themselves; each
+    training counts once, by the mean of its sampling seeds. Where all seeds agree, as on no copies, their spread tells
+    nothing, and there is no interval.
     """
     units = [_by_training(seeds) for _, seeds in groups]
     over_trainings = [len(of_one) > 1 for of_one in units]
@@ -178,15 +218,17 @@ def _by_training(seeds: Iterable[Evaluated]) -> list[list[Evaluated]]:
 
 def _pooled(groups: Sequence[Sequence[Evaluated]]) -> dict[str, Spread]:
     """Sums of squares about each group's own mean, over their degrees of freedom."""
-    squares: dict[str, list[Spread]] = {}
+    scores: dict[str, list[list[float]]] = {}
     for seeds in groups:
         for key, values in _shared(seeds).items():
-            freedom = len(values) - 1
-            squares.setdefault(key, []).append(Spread(stdev(values) ** 2 * freedom, freedom))
+            scores.setdefault(key, []).append(values)
     pooled = {}
-    for key, of_score in squares.items():
-        freedom = sum(one.freedom for one in of_score)
-        pooled[key] = Spread(sum(one.variance for one in of_score) / freedom, freedom)
+    for key, of_groups in scores.items():
+        of_logs = key in IN_PROPORTION and all(value > 0 for values in of_groups for value in values)
+        scaled = [[math.log(value) for value in values] for values in of_groups] if of_logs else of_groups
+        freedom = sum(len(values) - 1 for values in scaled)
+        squares = sum(stdev(values) ** 2 * (len(values) - 1) for values in scaled)
+        pooled[key] = Spread(squares / freedom, freedom, of_logs)
     return pooled
 
 
@@ -200,8 +242,11 @@ def _mean(seeds: Sequence[Evaluated], name: str = "", spreads: dict[str, Spread]
         spread = (spreads or {}).get(key)
         if spread and spread.variance:
             reach = float(stdtrit(spread.freedom, 0.975)) * math.sqrt(spread.variance / len(values))
+            low, high = scores[key] - reach, scores[key] + reach
+            if spread.of_logs:
+                low, high = scores[key] * math.exp(-reach), scores[key] * math.exp(reach)
             least, most = BOUNDS.get(key, (-math.inf, math.inf))
-            intervals[key] = (max(scores[key] - reach, least), min(scores[key] + reach, most))
+            intervals[key] = (max(low, least), min(high, most))
     return Evaluated(name or seeds[0].name, scores, seeds[0].about | {"intervals": intervals}, tuple(seeds))
 
 

@@ -120,26 +120,29 @@ def _write(stage: Stage, training: DiffusionTraining, scales: Mapping[int, Noise
 def gradient_noise_scale(training: DiffusionTraining, batches: int) -> Iterator[NoiseScale | None]:
     """Estimate the noise scale at the current weights from `batches` (at least 2 x 5) gradients of whole batches.
 
-    Yields None after every batch, for progress, and the result at the end. The batches are those that training
-    would see after its last step. Both parts are unbiased: within each of five groups of n gradients g_i of batches
-    of B images, tr = B * sum |g_i - mean|^2 / (n - 1) and |G|^2 = |mean|^2 - tr / (n B). The standard error of
-    their ratio is a jackknife over the groups. A gradient that drowns in noise gives a scale that is infinite.
+    Yields None after every batch, for progress, and the result at the end. Every batch is of an epoch of its own, after
+    the training's last: batches of one epoch share no image, which would hide a part of |G|^2 as large as tr / images.
+    Both parts are unbiased: within each of five groups of n gradients g_i of batches of B images,
+    tr = B * sum |g_i - mean|^2 / (n - 1) and |G|^2 = |mean|^2 - tr / (n B). tr is that of the batches that training
+    sees, without an image twice: of the variance between images it holds the share 1 - B / images. The standard error
+    of their ratio is a jackknife over the groups. A gradient that drowns in noise gives a scale that is infinite.
     """
     per_group = batches // GROUPS
     if per_group < 2:
         raise ValueError(f"{batches} batches are too few; take at least {2 * GROUPS}")
-    first = training.training.steps
+    first, size = training.training.steps, training.training.batch_size
+    epoch = training.stream.epoch_size // size + 2  # in steps, so many that no two batches reach into one
     parts = np.zeros((GROUPS, 2))
     for group in range(GROUPS):
         total, squares = torch.zeros(1, device=training.device), 0.0
-        for step in range(first + group * per_group, first + (group + 1) * per_group):
-            training.accumulate_gradient(step)
+        for batch in range(group * per_group, (group + 1) * per_group):
+            training.accumulate_gradient(first + batch * epoch)
             gradient = torch.cat([p.grad.flatten() for p in training.network.parameters() if p.grad is not None])
             total, squares = total + gradient, squares + float(gradient.double().square().sum())
             yield None
         mean_square = float((total / per_group).double().square().sum())
         batch_variance = (squares - per_group * mean_square) / (per_group - 1)
-        parts[group] = batch_variance * training.training.batch_size, mean_square - batch_variance / per_group
+        parts[group] = batch_variance * size, mean_square - batch_variance / per_group
     yield _ratio(parts)
 
 

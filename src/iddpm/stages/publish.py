@@ -46,10 +46,10 @@ def register_everything(root: Path, name: str) -> Registered:
 
     UserError when there is nothing to register; what is missing or outdated is left out and told.
     """
-    results, problems = gather_results(root)
+    results, problems, unfinished = gather_results(root)
     if not results:
         raise UserError("\n".join(problems) or "params.yaml: no models, which could be registered")
-    return Registered(register_results(results, name, root), problems)
+    return Registered(register_results(results, name, root, unfinished), problems)
 
 
 class _Scored(NamedTuple):

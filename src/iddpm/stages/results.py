@@ -25,18 +25,19 @@ from iddpm.stages.measurements import (
     sample_settings,
 )
 from iddpm.stages.sample import model_folder
-from iddpm.stages.single_model import architecture_of, served_defaults
-from iddpm.tracking import Package, Result, copy_model
-from iddpm.training.checkpoint import Checkpoint, open_checkpoint
+from iddpm.stages.single_model import served_defaults
+from iddpm.tracking import Package, Result, copy_model, entry_alias
+from iddpm.training.checkpoint import Checkpoint, architecture_of, open_checkpoint
 
 MODEL_STAGES = ("train", "import", "mix")
 
 
 class Gathered(NamedTuple):
-    """Results that are complete and up to date, and a line for each that is not: which stage makes it so."""
+    """Results that are complete and up to date; of what is not, lines that say which stage makes it so, and aliases."""
 
     results: list[Result]
     problems: list[str]
+    unfinished: set[str]
 
 
 def gather_results(root: Path) -> Gathered:
@@ -54,7 +55,10 @@ def gather_results(root: Path) -> Gathered:
             results.append(make())
         except UserError as error:
             problems.append(str(error))
-    return Gathered(results, list(dict.fromkeys(problems)))  # a cascade names a missing base model again
+    entries = {entry_alias("model", name) for kind in MODEL_STAGES for name in pipeline.entries(kind)}
+    entries |= {entry_alias("cascade", name) for name in pipeline.params.cascades}
+    unfinished = entries - {result.alias for result in results}
+    return Gathered(results, list(dict.fromkeys(problems)), unfinished)  # a cascade names a missing base model again
 
 
 class _Pipeline:
@@ -75,7 +79,7 @@ class _Pipeline:
         checkpoint = self._trained(name, path)
         samplings = [*self.params.samplings.items(), *self.params.surrogate_samplings.items()]
         samples = [key for key, entry in samplings if entry.model == name and entry.checkpoint is None]
-        low_size = (architecture_of(checkpoint)["upsampling"] or {}).get("low_size")
+        low_size = (architecture_of(checkpoint.about)["upsampling"] or {}).get("low_size")
         pixels = {"pixels": _pixels(checkpoint), "low_size": low_size}
         evaluated = list(measured_samples(self.root, self.params, samples, _pixels(checkpoint)))
         measurements = [
@@ -145,7 +149,7 @@ def _write_cascade(entries: Entries, models: Mapping[str, Checkpoint], folder: P
 
 def _pixels(checkpoint: Checkpoint) -> int:
     """Of a side of its images."""
-    size: int = architecture_of(checkpoint)["size"] or checkpoint.about["card"]["size"]
+    size: int = architecture_of(checkpoint.about)["size"] or checkpoint.about["card"]["size"]
     return size
 
 

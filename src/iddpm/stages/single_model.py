@@ -9,7 +9,7 @@ from iddpm.errors import choose
 from iddpm.params import Device, Sampling, Weights
 from iddpm.stages.draw import draw_images
 from iddpm.stages.models import DiffusionModel, Images, Labels
-from iddpm.training.checkpoint import Checkpoint
+from iddpm.training.checkpoint import Checkpoint, architecture_of
 
 FEW_STEPS = 100
 
@@ -32,7 +32,7 @@ def served_defaults(checkpoint: Checkpoint, sampling: Sampling | None) -> dict[s
     Without one: 100 ancestral steps, but all T of a shorter process and where variances are those of single steps.
     """
     if sampling is None:
-        diffusion = architecture_of(checkpoint)["diffusion"]
+        diffusion = architecture_of(checkpoint.about)["diffusion"]
         timesteps: int = diffusion["timesteps"]
         steps = timesteps if diffusion["variance"] == Variance.LEARNED else min(timesteps, FEW_STEPS)
         sampling = Sampling(model="model", steps=steps, sampler=Sampler.ANCESTRAL, count=1)
@@ -45,12 +45,3 @@ def served_defaults(checkpoint: Checkpoint, sampling: Sampling | None) -> dict[s
         "batch_size": sampling.batch_size,
         "seed": sampling.seed,
     }
-
-
-def architecture_of(checkpoint: Checkpoint) -> dict[str, Any]:
-    """As written, of a mixture that of its middle."""
-    about = checkpoint.about
-    architecture: dict[str, Any] = (
-        about["architectures"]["middle"] if "architectures" in about else about["architecture"]
-    )
-    return architecture

@@ -16,7 +16,7 @@ from iddpm.tracking.registry import (
     predict,
     register,
 )
-from iddpm.tracking.results import Measured, Result, Score, register_results
+from iddpm.tracking.results import Measured, Result, Score, entry_alias, register_results
 
 __all__ = [
     "HIGHER_IS_BETTER",
@@ -31,6 +31,7 @@ __all__ = [
     "copy_model",
     "deliver",
     "deliver_pending",
+    "entry_alias",
     "load",
     "predict",
     "register",

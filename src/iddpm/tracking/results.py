@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities.model_registry import ModelVersion
 
-BEST, ENTRIES = "best-", ("model-", "cascade-")
+ENTRIES = ("model-", "cascade-")
 """Aliases that begin so belong to `register_results`, where they are of its versions."""
-ALIAS_LENGTH = 255
-"""The longest that MLflow takes."""
+ALIAS_LENGTH = 250
+"""The longest key of a tag that MLflow takes: what a best- alias stands for is a tag of its name."""
 CONTENT, RESULT, MEASURED = "content_sha256", "result", "measured"
 """Tags of a version."""
 
@@ -72,7 +72,7 @@ class Result:
 
     @property
     def alias(self) -> str:
-        return f"{self.package.kind}-{self.name}"
+        return entry_alias(self.package.kind, self.name)
 
     @property
     def tags(self) -> dict[str, str]:
@@ -87,18 +87,27 @@ class Result:
 
 
 class Best(NamedTuple):
-    """The version that holds the best of a score."""
+    """The version that holds the best of a score under a protocol; the title of the score and the protocol, as JSON."""
 
     version: "ModelVersion"
     score: Score
+    measured: str
 
 
-def register_results(results: Iterable[Result], name: str, root: Path) -> list[str]:
+def entry_alias(kind: str, name: str) -> str:
+    """Of the version of an entry of params.yaml; `kind` is model or cascade."""
+    return f"{kind}-{name}"
+
+
+def register_results(results: Iterable[Result], name: str, root: Path, unfinished: Collection[str] = ()) -> list[str]:
     """Make every result a version of the registered model `name`, unless its content is one; what was done, in lines.
 
-    `model-NAME` or `cascade-NAME` is the version of that entry of params.yaml, and goes when there is no such result;
+    `model-NAME` or `cascade-NAME` is the version of that entry of params.yaml. It goes with the entry, but stays where
+    it is while the entry is one of `unfinished`, aliases of entries that have no result now.
+
     `best-TITLE` is the version with the best score of that title among all versions there are. Where its versions were
-    measured by several protocols there is an alias for each, named after settings that tell them apart.
+    measured by several protocols there is an alias for each, named after settings that tell them apart. An alias that
+    had a shorter name before goes on to stand for its protocol, which is a tag of the registered model.
     """
     refuse_name(name)
     lines = []
@@ -115,9 +124,12 @@ def register_results(results: Iterable[Result], name: str, root: Path) -> list[s
             current[result.alias] = version
             lines.append(f"models:/{name}@{result.alias} is version {version.version}, {state}")
         with tracking_lock(root):
-            best = best_versions(_versions(client, name))
+            best = _best_by_alias(client, name)
             holders = current | {alias: one.version for alias, one in best.items()}
-            lines += _set_aliases(client, name, {alias: str(version.version) for alias, version in holders.items()})
+            for alias, one in best.items():
+                client.set_registered_model_tag(name, alias, one.measured)
+            _set_aliases(client, name, {alias: str(version.version) for alias, version in holders.items()})
+            lines += _part_with_entries(client, name, current, unfinished)
         return lines + [_shown(name, alias, one) for alias, one in best.items()]
 
 
@@ -127,22 +139,35 @@ def best_versions(versions: Iterable["ModelVersion"]) -> dict[str, Best]:
     protocols: dict[str, dict[str, Any]] = {}
     for version in versions:
         for one in json.loads(version.tags[MEASURED]):
-            alike = json.dumps(one["protocol"], sort_keys=True)
-            protocols[alike] = one["protocol"]
             for title, score in one["scores"].items():
-                contenders.setdefault(title, {}).setdefault(alike, []).append(Best(version, Score(**score)))
-    named: dict[str, list[tuple[str, Best]]] = {}
+                measured = json.dumps({"title": title, "protocol": one["protocol"]}, sort_keys=True)
+                protocols[measured] = one["protocol"]
+                best = Best(version, Score(**score), measured)
+                contenders.setdefault(title, {}).setdefault(measured, []).append(best)
+    named: dict[str, list[Best]] = {}
     for title, groups in contenders.items():
-        suffixes = _told_apart([protocols[alike] for alike in groups])
-        for suffix, (alike, ones) in zip(suffixes, groups.items(), strict=True):
-            alias = _clean(f"{BEST}{title}{suffix}")[: ALIAS_LENGTH - 9]
-            named.setdefault(alias, []).append((f"{title} {alike}", min(ones, key=_rank)))
-    best = {
-        alias if len(ones) == 1 else f"{alias}-{hashlib.sha256(what.encode()).hexdigest()[:8]}": one
+        suffixes = _told_apart([protocols[measured] for measured in groups])
+        for suffix, ones in zip(suffixes, groups.values(), strict=True):
+            alias = _clean(f"best-{title}{suffix}")[: ALIAS_LENGTH - 9]
+            named.setdefault(alias, []).append(min(ones, key=_rank))
+    best_of = {
+        alias if len(ones) == 1 else f"{alias}-{hashlib.sha256(one.measured.encode()).hexdigest()[:8]}": one
         for alias, ones in named.items()
-        for what, one in ones
+        for one in ones
     }
-    return dict(sorted(best.items()))
+    return dict(sorted(best_of.items()))
+
+
+def _best_by_alias(client: "MlflowClient", name: str) -> dict[str, Best]:
+    """Those of `best_versions`, and of every alias that was given before: it still stands for what it stood for."""
+    best = best_versions(_versions(client, name))
+    by_measured = {one.measured: one for one in best.values()}
+    model = client.get_registered_model(name)
+    return best | {
+        alias: by_measured[measured]
+        for alias, measured in model.tags.items()
+        if alias in model.aliases and measured in by_measured
+    }
 
 
 def _rank(one: Best) -> tuple[float, int]:
@@ -180,19 +205,26 @@ def _versions(client: "MlflowClient", name: str) -> list["ModelVersion"]:
     return [version for version in client.search_model_versions(f"name = '{name}'") if CONTENT in version.tags]
 
 
-def _set_aliases(client: "MlflowClient", name: str, wanted: Mapping[str, str]) -> Iterator[str]:
-    """Make the aliases what is wanted; a line for each that is no more."""
-    held = {alias: str(version) for alias, version in client.get_registered_model(name).aliases.items()}
-    ours = {str(version.version) for version in _versions(client, name)}
+def _set_aliases(client: "MlflowClient", name: str, wanted: Mapping[str, str]) -> None:
+    held = client.get_registered_model(name).aliases
     for alias, version in wanted.items():
-        if held.get(alias) != version:
+        if str(held.get(alias)) != version:
             client.set_registered_model_alias(name, alias, version)
-    for alias, version in held.items():
-        if alias.startswith((BEST, *ENTRIES)) and alias not in wanted and version in ours:
+
+
+def _part_with_entries(
+    client: "MlflowClient", name: str, current: Collection[str], unfinished: Collection[str]
+) -> Iterator[str]:
+    """Delete the aliases of entries that are no more; a line for each, and for each that stays without a result."""
+    ours = {str(version.version) for version in _versions(client, name)}
+    for alias, version in client.get_registered_model(name).aliases.items():
+        if not alias.startswith(ENTRIES) or alias in current or str(version) not in ours:
+            continue
+        if alias in unfinished:
+            yield f"models:/{name}@{alias} stays version {version}: here that entry is not complete and up to date"
+        else:
             client.delete_registered_model_alias(name, alias)
-            best = "several protocols measure it now, each has an alias of its own"
-            entry = "params.yaml has no such result that is up to date"
-            yield f"models:/{name}@{alias} is gone: {best if alias.startswith(BEST) else entry}"
+            yield f"models:/{name}@{alias} is gone: params.yaml has no such entry"
 
 
 def _shown(name: str, alias: str, best: Best) -> str:

@@ -47,6 +47,12 @@ class Checkpoint:
         return state
 
 
+def architecture_of(about: dict[str, Any]) -> dict[str, Any]:
+    """Of a checkpoint.json, {} of an SNGAN; the parts of a mixture have one process and one kind of images."""
+    architecture: dict[str, Any] = about.get("architectures", {}).get("middle") or about.get("architecture", {})
+    return architecture
+
+
 def write_checkpoint(
     path: Path, about: dict[str, Any], weights: dict[str, Weights], state: dict[str, Any] | None = None
 ) -> None:

@@ -62,10 +62,13 @@ class MetricsLog:
             writer.writerows(rows)
 
     def seconds_per_step(self) -> float | None:
-        """The median pace from row to row, to which a pause of the run does not count; None before the second row."""
+        """The median pace from row to row, to which a pause of the run does not count.
+
+        None before the third row: of a single pace it is not known whether it holds a pause.
+        """
         rows = self.rows()
         paces = [(b["time_ms"] - a["time_ms"]) / (b["step"] - a["step"]) / 1000 for a, b in pairwise(rows)]
-        return median_low(paces) if paces else None
+        return median_low(paces) if len(paces) > 1 else None
 
     def cut_back(self, step: int) -> None:
         """Drop the rows after `step`: a resumed run writes them again."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -55,15 +55,6 @@ class Plan:
         if self.machine.gpus is None:
             return sum(self.seconds.values())
         return side_by_side(self.demands, self.seconds, self.machine.gpus)
-
-    @property
-    def seconds_in_cpu_slots(self) -> float | None:
-        """As many stages at once as the machine has slots for CPUs."""
-        slots = self.machine.cpu_slots
-        if slots is None:
-            return None
-        demands = [replace(demand, workers=min(max(1, demand.workers), slots)) for demand in self.demands]
-        return side_by_side(demands, self.seconds, slots)
 
 
 def plan(
@@ -147,10 +138,7 @@ def _sentences(found: Plan) -> list[str]:
     running = sum(demand.running_disk for demand in found.demands)
     host = max(found.demands, key=lambda demand: demand.host_memory)
     if machine.gpus is None:
-        how = f"Time: {machine.description}; {wall} for one stage after another, as dvc repro runs them"
-        if found.seconds_in_cpu_slots is not None:
-            how += f"; {duration(found.seconds_in_cpu_slots)} for {machine.cpu_slots} at once, on cores of their own"
-        how += "."
+        how = f"Time: {machine.description}; {wall} for one stage after another, as dvc repro runs them."
     else:
         how = (
             f"Time: {machine.description}; a training takes one for each worker. All stages side by side: {wall}; "
@@ -180,7 +168,6 @@ def _as_json(found: Plan) -> dict[str, Any]:
             "paper_flops": sum(demand.paper_flops for demand in found.demands),
             "gpu_seconds": found.gpu_seconds if found.machine.gpus is not None else None,
             "seconds_one_after_another": sum(found.seconds.values()),
-            "seconds_two_at_once": found.seconds_in_cpu_slots,
             "seconds": found.wall_seconds,
             "memory": max(sum(demand.memory.values()) for demand in found.demands),
             "host_memory": max(demand.host_memory for demand in found.demands),

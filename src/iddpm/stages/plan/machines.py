@@ -16,16 +16,10 @@ from iddpm.stages.plan.startup import startup_seconds
 
 
 class Machine(Protocol):
-    """Where the pipeline would run. `gpus` is how many GPUs stages share; None where they run one after another.
-
-    `cpu_slots` is how many stages might run at once there, if none of them needs a GPU.
-    """
+    """Where the pipeline would run. `gpus` is how many GPUs stages share; None where they run one after another."""
 
     @property
     def gpus(self) -> int | None: ...
-
-    @property
-    def cpu_slots(self) -> int | None: ...
 
     @property
     def description(self) -> str: ...
@@ -44,7 +38,6 @@ class Gpus:
     count: int
     tflops: float
     utilisation: float
-    cpu_slots = None
 
     @property
     def gpus(self) -> int:
@@ -73,10 +66,6 @@ class ThisMachine:
     def __init__(self, demands: Sequence[Demand], device: Device, root: Path) -> None:
         self._startup = startup_seconds([_kind(demand) for demand in demands], root)
         self._stopwatch = Stopwatch(device, root / FEATURE_NETWORKS)
-
-    @property
-    def cpu_slots(self) -> int | None:
-        return 2 if self._stopwatch.device.type == "cpu" else None
 
     @property
     def description(self) -> str:

@@ -17,6 +17,7 @@ from iddpm.stages.report.blocks import Block, Cell, Column, Fold, Table, Text, j
 from iddpm.stages.report.gather import Likelihood, Results
 from iddpm.stages.report.protocol import network_name, score_name
 from iddpm.stages.report.scores import quoted
+from iddpm.training.checkpoint import architecture_of
 
 TITLES: dict[Score, str] = {
     "fid": "FID",
@@ -43,6 +44,8 @@ LEGEND = (
     "≠ marks what cannot be compared with the published number, ? what may not be: the source is silent. "
     "In small print 95 % intervals; of bits/dim, the standard error."
 )
+TIMES: dict[Score, str] = {"relative_speed": "sampling", "training_hours": "training", "relative_time": "training"}
+"""Scores that are times, and of what."""
 OPEN = 2
 """Lists of differences that are open at first; the reader opens more of them at will."""
 
@@ -181,12 +184,6 @@ def _of_likelihood(results: Results, likelihood: Likelihood) -> Protocol:
     )
 
 
-def architecture_of(about: Json) -> Json:
-    """Of a checkpoint's model, {} for an SNGAN; the parts of a mixture have one process and one kind of images."""
-    architecture: Json = about.get("architectures", {}).get("middle") or about.get("architecture", {})
-    return architecture
-
-
 def _of_model(about: Json) -> Json:
     """What a checkpoint knows of the keys of a protocol."""
     architecture, params = architecture_of(about), about["params"]
@@ -229,6 +226,8 @@ def _table(source: str, pairs: list[Pair]) -> Table:
     legend = LEGEND
     if (first := pairs[0].published.relative_to) is not None:
         legend += f" Relative numbers and × are ratios to {first}, ours to what params.yaml sets beside that row."
+    if timed := dict.fromkeys(TIMES[score] for score in scores if score in TIMES):
+        legend += f" Our times of {' and '.join(timed)} are as they ran: what shared a machine slowed each other."
     return Table(columns, rows, f"Published: {source}. {legend}", frozenset(ours))
 
 

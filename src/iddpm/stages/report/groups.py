@@ -6,9 +6,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from iddpm.params import FREE_AMONG_SEEDS, FREE_AMONG_TRAINING_SEEDS
 from iddpm.stages.context import flatten
-from iddpm.stages.evaluated import Evaluated, Json, common_name, means_over_seeds, trainings
+from iddpm.stages.evaluated import (
+    Evaluated,
+    Json,
+    all_but_seeds,
+    common_name,
+    means_over_seeds,
+    sampling_seeds,
+    trainings,
+)
 
 
 @dataclass(frozen=True)
@@ -86,8 +93,8 @@ def _samplings(group: Sequence[Evaluated], models: Mapping[str, Json]) -> list[E
     seeds: dict[str, dict[str, Evaluated]] = {}
     for evaluated in group:
         made = evaluated.made
-        same = seeds.setdefault(json.dumps(_all_but_seeds(made, models), sort_keys=True), {})
-        same.setdefault(json.dumps([trainings(made), _sampling_seeds(made)]), evaluated)
+        same = seeds.setdefault(json.dumps(all_but_seeds(made, models), sort_keys=True), {})
+        same.setdefault(json.dumps([trainings(made), sampling_seeds(made)]), evaluated)
     alike = [list(same.values()) for same in seeds.values()]
     averaged = [len({one.about["samples_sha256"] for one in members}) == len(members) > 1 for members in alike]
     several = [members for members, mean in zip(alike, averaged, strict=True) if mean]
@@ -96,29 +103,3 @@ def _samplings(group: Sequence[Evaluated], models: Mapping[str, Json]) -> list[E
     named = [name if shared[name] == 1 else members[0].name for name, members in zip(names, several, strict=True)]
     means = iter(means_over_seeds(list(zip(named, several, strict=True))))
     return [one for members, mean in zip(alike, averaged, strict=True) for one in ([next(means)] if mean else members)]
-
-
-def _all_but_seeds(made: Json, models: Mapping[str, Json]) -> Json:
-    """What made samples but for seeds and what does not change them: the chain, and each model's training."""
-    params = made["params"]
-    own = {key: value for key, value in params.items() if key not in FREE_AMONG_SEEDS}
-    own |= {key: _training(params[key], models) for key in ("model", "upsampler") if key in params}
-    own |= {"samples": _all_but_seeds(made["base"], models)} if "base" in made else {}
-    return own | {path: of for path, of in made.get("inputs", {}).items() if path.startswith("runs/surrogates/")}
-
-
-def _sampling_seeds(made: Json) -> list[int]:
-    """Of each stage of a cascade, the last one first."""
-    return [made["params"]["seed"], *(_sampling_seeds(made["base"]) if "base" in made else [])]
-
-
-def _training(name: str, models: Mapping[str, Json]) -> Any:
-    """What trained a model but for its seed; of one that was not trained here its name, of a mixture both parts."""
-    params: Json = models[name]["params"]
-    if models[name]["kind"] == "mixture":
-        return params | {part: _training(params[part], models) for part in ("middle", "ends")}
-    training = params.get("training")
-    if not training:
-        return name
-    kept = {key: value for key, value in training.items() if key not in FREE_AMONG_TRAINING_SEEDS}
-    return params | {"training": kept}

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from iddpm.evaluation.figures import Point, scaling_figure
-from iddpm.evaluation.scaling import AICC_MARGIN, Study
+from iddpm.evaluation.scaling import Study
 from iddpm.evaluation.scaling_laws import FEWEST_VALUES, Form, JointLaw, PowerLaw, ScalingPoint
 from iddpm.stages.context import Stage
 from iddpm.stages.report.blocks import (
@@ -36,27 +36,29 @@ INTRODUCTION = (
     "passes for every image seen. As in the paper laws are fitted to the envelope, the best that any model reached "
     "with as much compute. Whether the metric has a constant is asked of a joint law of parameters and images instead, "
     "fitted to all points: an envelope may bend for no other reason than that all models end at the same step. Fits "
-    "are least squares of the logarithm. Intervals are meant to be 95 %, from redraws of all points. In simulated "
-    "studies those of the joint law's constant held the truth in 80 to 93 % of the sets, those of the envelope's in "
-    "67 to 83 %. "
+    "are least squares of the logarithm. Intervals are meant to be 95 %. They assume that the law has this form, that "
+    "chance is normal in the logarithm, and that what chance does to a training shifts all its points alike; they "
+    "come from redraws of such chance and from leaving out one model after the other, and are wide with four models. "
     f"`{CSV_FILE}` has every point."
 )
 ARTICLES = {form: f"a law {form}" for form in Form}
-FEWEST_FOR_AICC = len(JointLaw._fields) + 3
 
 
 def scaling_blocks(stage: Stage, results: Results, folder: Path) -> list[Block]:
     """Each study with its figure, fits and verdict, then studies of one metric side by side; scaling.csv on the way."""
-    studies = [studied(stage, results, name, entry) for name, entry in results.params.report.scaling.items()]
-    if not studies:
+    entries = results.params.report.scaling
+    if not entries:
         return []
+    found = [studied(stage, results, name, entry) for name, entry in entries.items()]
+    studies = [one for one in found if isinstance(one, Studied)]
     write_points(folder / CSV_FILE, studies)
-    blocks: list[Block] = [Text(INTRODUCTION)]
+    blocks: list[Block] = [Text(INTRODUCTION), *(Text(one) for one in found if isinstance(one, str))]
     for one in studies:
         blocks += [
             Heading(f"`{one.name}`: {one.unit} on {one.data}"),
             Pictures([_draw(one, folder)]),
             *([Text(one.bias)] if one.bias else []),
+            *([Notes("", one.left_out)] if one.left_out else []),
             *([_joint_table(one)] if one.study.joint else []),
             Text(verdict(one.study)),
             *([_envelope_table(one)] if one.study.fits else []),
@@ -129,12 +131,11 @@ def _joint_table(one: Studied) -> Table:
             Cell(number(fit.law.data_exponent, 3), _interval(ends, "data_exponent")),
             _constant(form, fit.law.constant, ends),
             Cell(f"{100 * fit.scatter:.2f} %"),
-            Cell("" if fit.aicc is None else f"{fit.aicc:.1f}"),
             Cell("" if fit.predicted is None else number(fit.predicted)),
             Cell(_error(study, form)),
         ]
         rows.append([Cell(form.value.capitalize()), *cells])
-    titles = ("A", "exponent a", "B", "exponent b", "constant c", "scatter", "AICc", "prediction", "its error")
+    titles = ("A", "exponent a", "B", "exponent b", "constant c", "scatter", "prediction", "its error")
     target = study.held_out
     caption = (
         f"y = c + A N^-a + B D^-b, N parameters and D images, on all {len(study.points)} points. Held out: "
@@ -147,11 +148,10 @@ def _joint_table(one: Studied) -> Table:
 def _envelope_table(one: Studied) -> Table:
     rows = []
     for form, fit in one.study.fits.items():
-        ends = fit.intervals
         cells = [
-            Cell(_scale(fit.law.log10_scale), _interval(ends, "log10_scale", _scale)),
-            Cell(number(fit.law.exponent, 3), _interval(ends, "exponent")),
-            _constant(form, fit.law.constant, ends),
+            Cell(_scale(fit.law.log10_scale)),
+            Cell(number(fit.law.exponent, 3)),
+            _constant(form, fit.law.constant, {}),
             Cell(f"{100 * fit.scatter:.2f} %"),
         ]
         rows.append([Cell(form.value.capitalize()), *cells])
@@ -192,33 +192,42 @@ def verdict(study: Study) -> str:
     held_out = f"The held-out {study.held_out.model} is predicted {joined(errors)}."
     if any(study.error(form) is None for form in Form):
         held_out = f"The models besides {study.held_out.model} leave too few points to predict it."
-    if study.supported is not None and study.aicc_advantage is not None:
-        return (
-            f"The data support {ARTICLES[study.supported]}: AICc prefers it by {abs(study.aicc_advantage):.1f}, and "
-            f"the constant lies between {_constant_range(study)}. {held_out}"
-        )
-    return f"The data cannot tell whether there is a constant: {joined(list(_doubts(study)))}. {held_out}"
+    if study.supported is None:
+        return f"The data cannot tell whether there is a constant: {joined(list(_doubts(study)))}. {held_out}"
+    if study.supported is Form.WITH_CONSTANT:
+        found = f"the constant lies between {_constant_range(study)}"
+    else:
+        found = f"no constant above {_most(study)} is shown"
+    form = ARTICLES[study.supported]
+    return f"The data support {form}: {found}. {held_out}"
 
 
 def _doubts(study: Study) -> Iterator[str]:
     """What keeps the data from supporting a form."""
-    advantage = study.aicc_advantage
     if not study.joint_describes:
-        yield "the joint law does not describe the points, which scatter far more about it than about the envelope's"
-    if advantage is None:
-        yield f"there are {len(study.points)} points, and AICc needs {FEWEST_FOR_AICC}"
-    elif study.preferred is None:
-        yield f"the AICc differ by {abs(advantage):.1f}, not by more than {AICC_MARGIN:g}"
+        yield "the joint law does not describe the points, which deviate from it by more than chance"
+    if study.constant_range is None:
+        yield (
+            "its interval takes points enough for the joint law with any one model left out "
+            f"({FEWEST_VALUES} numbers of parameters, {FEWEST_VALUES} of images, {len(JointLaw._fields)} points)"
+        )
+    elif study.told is None:
+        yield f"0 and any constant up to {_most(study)} agree with the points"
     else:
-        yield f"AICc prefers {ARTICLES[study.preferred]} by {abs(advantage):.1f}"
-        if study.predicts_better not in (None, study.preferred):
+        yield f"the constant's interval lies between {_constant_range(study)}"
+        if study.predicts_better not in (None, study.told):
             yield f"{ARTICLES[study.predicts_better]} predicts the held-out model better"
-        if not study.constant_told:
-            yield f"the constant may lie anywhere between {_constant_range(study)}"
+
+
+def _most(study: Study) -> str:
+    """The largest constant that the data allow, beside the best value."""
+    assert study.constant_range is not None
+    most = study.constant_range[1]
+    return f"{number(most, 3)} ({number(100 * most / study.best, 2)} % of the best value)"
 
 
 def _constant_range(study: Study) -> str:
-    assert study.constant_range is not None  # only where AICc is, which needs more points than constants
+    assert study.constant_range is not None  # only where there is an interval
     return " and ".join(number(end, 3) for end in study.constant_range)
 
 
@@ -253,7 +262,7 @@ def compared(first: Studied, second: Studied) -> str:
             f"{names}: the data do not tell whether both have a constant, {joined(doubtful)} decides for neither law."
         )
     if set(supported.values()) == {Form.WITHOUT_CONSTANT}:
-        return f"{names}: neither has a constant."
+        return f"{names}: neither shows a constant, none above {joined([_most(one.study) for one in (first, second)])}."
     ranges = joined([f"{_constant_range(one.study)} in `{one.name}`" for one in (first, second)])
     if len(set(supported.values())) == 1:
         return f"{names}: both have a constant, between {ranges}."

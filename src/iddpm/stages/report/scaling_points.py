@@ -13,9 +13,8 @@ import torch
 from scipy.special import ndtri
 
 from iddpm.data import Card
-from iddpm.errors import UserError
 from iddpm.evaluation.published import Protocol, PublishedResult, Score, comparable
-from iddpm.evaluation.scaling import CONFIDENCE, Study, scaling_study, training_compute
+from iddpm.evaluation.scaling import CONFIDENCE, FEWEST_MODELS, FEWEST_POINTS, Study, scaling_study, training_compute
 from iddpm.evaluation.scaling_laws import PowerLaw, ScalingPoint
 from iddpm.nets import count_blocks
 from iddpm.params import Architecture, ScalingMetric, ScalingStudy
@@ -44,7 +43,7 @@ PUBLISHED_LAWS: dict[Score, PowerLaw] = {
 class Cost(NamedTuple):
     """What a model costs: multiply-adds of one forward pass of one image, images of a training step, and its time.
 
-    `seconds_per_step` as measured, None for a training that logged fewer than two rows.
+    `seconds_per_step` as measured, None for a training that logged fewer than three rows.
     """
 
     width: int
@@ -72,7 +71,7 @@ class Measured(NamedTuple):
 class Source(NamedTuple):
     """What a study is of: `unit` names the metric, `data` what it was measured on, as `protocol` says.
 
-    `bias` says what a constant of the metric holds that no model can mend.
+    `without` says which points lack the metric, `bias` what a constant of the metric holds that no model can mend.
     """
 
     measured: list[Measured]
@@ -80,39 +79,48 @@ class Source(NamedTuple):
     data: str
     bias: str
     protocol: Protocol
+    without: list[str]
 
 
 @dataclass(frozen=True)
 class Studied:
     """A scaling study of params.yaml with its result; `unit`, `data` and `bias` are those of its Source.
 
-    `published` is the law of figure 10, `other_data` whether that is for certain of other data, or another metric.
+    `left_out` says which points are not in it, and why. `published` is the law of figure 10, `other_data` whether that
+    is for certain of other data, or another metric.
     """
 
     name: str
     unit: str
     data: str
     bias: str
+    left_out: list[str]
     published: PowerLaw
     other_data: bool
     costs: dict[str, Cost]
     study: Study
 
 
-def studied(stage: Stage, results: Results, name: str, entry: ScalingStudy) -> Studied:
-    """Its points from the results, and the fits. UserError names a point whose value has no logarithm."""
+def studied(stage: Stage, results: Results, name: str, entry: ScalingStudy) -> Studied | str:
+    """Its points from the results, and the fits; why there is no study, if too few points have a logarithm."""
     of_likelihoods = entry.metric is ScalingMetric.BITS_PER_DIM
-    source = _likelihoods(results, entry) if of_likelihoods else _evaluations(results, name, entry)
+    source = _likelihoods(results, entry) if of_likelihoods else _evaluations(results, entry)
+    kept, left_out = [], source.without
     for one in source.measured:
-        if not 0 < one.value < math.inf:
-            raise UserError(
-                f"params.yaml: report.scaling.{name}.points: {source.unit} of {one.model} at step {one.step} is "
-                f"{one.value:g}, out of a power law's reach; leave the point out"
+        if 0 < one.value < math.inf:
+            kept.append(one)
+        else:
+            left_out.append(
+                f"{source.unit} of {one.model} at step {one.step:,} is {one.value:g}, out of a power law's reach: the "
+                "point is left out."
             )
-    models = dict.fromkeys(one.model for one in source.measured)
+    models = dict.fromkeys(one.model for one in kept)
+    steps = {(one.model, one.step) for one in kept}
+    if len(models) < FEWEST_MODELS or len(steps) < FEWEST_POINTS or entry.held_out not in (None, *models):
+        return f"`{name}`: no study, for too few of its points are left. {' '.join(left_out)}"
     costs = {model: _cost(stage, model, results.models[model]) for model in models}
     points = []
-    for one in _over_seeds(source.measured):
+    for one in _over_seeds(kept):
         cost = costs[one.model]
         images = cost.images(one.step)
         compute = training_compute(cost.multiply_adds, images)
@@ -122,7 +130,7 @@ def studied(stage: Stage, results: Results, name: str, entry: ScalingStudy) -> S
     score: Score = "nll" if of_likelihoods else "fid"
     other = comparable(score, FIGURE_10.differences(source.protocol, [score])) is False
     other = other or entry.metric is ScalingMetric.FRECHET_DISTANCE_INFINITY
-    return Studied(name, source.unit, source.data, source.bias, PUBLISHED_LAWS[score], other, costs, study)
+    return Studied(name, source.unit, source.data, source.bias, left_out, PUBLISHED_LAWS[score], other, costs, study)
 
 
 def _likelihoods(results: Results, entry: ScalingStudy) -> Source:
@@ -131,17 +139,17 @@ def _likelihoods(results: Results, entry: ScalingStudy) -> Source:
     card = results.cards[first.dataset]
     size = results.models[first.model]["architecture"].get("size") or card["size"]
     protocol = Protocol(dataset=card["source"], size=size)
-    return Source(measured, "bits/dim", f"{first.shown_split} images of {first.dataset}", "", protocol)
+    return Source(measured, "bits/dim", f"{first.shown_split} images of {first.dataset}", "", protocol, [])
 
 
-def _evaluations(results: Results, name: str, entry: ScalingStudy) -> Source:
+def _evaluations(results: Results, entry: ScalingStudy) -> Source:
     evaluations = [one for one in results.evaluations if one.name in entry.points]
-    if lacking := [one.name for one in evaluations if entry.metric not in one.scores]:
-        raise UserError(
-            f"params.yaml: report.scaling.{name}.metric: runs/metrics/{lacking[0]}.json has no {entry.metric}, "
-            "which takes more samples; draw more, or set frechet_distance"
-        )
-    measured = [_of_evaluation(results, one, entry.metric) for one in evaluations]
+    measured = [_of_evaluation(results, one, entry.metric) for one in evaluations if entry.metric in one.scores]
+    without = [
+        f"runs/metrics/{one.name}.json has no {entry.metric}, which takes more samples: the point is left out."
+        for one in evaluations
+        if entry.metric not in one.scores
+    ]
     about = evaluations[0].about
     unit, reference, card = about["distance"], about["reference"], results.cards[about["reference"]["dataset"]]
     size = reference.get("averaged_to") or card["size"]
@@ -156,7 +164,7 @@ def _evaluations(results: Results, name: str, entry: ScalingStudy) -> Source:
             f"constant holds the bias of so few samples, and of the {compared}. `metric: frechet_distance_infinity` is "
             "without the samples' part."
         )
-    return Source(measured, unit, f"{reference['split']} images of {reference['dataset']}", bias, protocol)
+    return Source(measured, unit, f"{reference['split']} images of {reference['dataset']}", bias, protocol, without)
 
 
 def _of_evaluation(results: Results, one: Evaluated, metric: ScalingMetric) -> Measured:

@@ -35,7 +35,8 @@ CSV_COLUMNS = (
 )  # fmt: skip
 POOLED = (
     "of a mean over seeds, Student's t, by the variance over seeds of all means of this table together, which assumes "
-    "that they spread alike; means over training seeds and over sampling seeds are pooled each for themselves."
+    "that they spread alike, distances, KID and IS in proportion to their level; means over training seeds and over "
+    "sampling seeds are pooled each for themselves."
 )
 NOTES_SHOWN = 4
 MEANINGS = {

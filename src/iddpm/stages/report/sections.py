@@ -11,14 +11,14 @@ import torch
 import yaml
 
 from iddpm.data import Card
-from iddpm.nets import count_blocks
 from iddpm.params import Architecture
 from iddpm.stages.context import Stage
 from iddpm.stages.evaluated import Json
-from iddpm.stages.report.beside import architecture_of, objective_of
+from iddpm.stages.inspect import NetworkCount, count_unet
+from iddpm.stages.report.beside import objective_of
 from iddpm.stages.report.blocks import Block, Cell, Code, Column, Fold, Picture, Pictures, Table, Text, hashed, number
 from iddpm.stages.report.gather import Likelihood, Results
-from iddpm.training.build import build_network
+from iddpm.training.checkpoint import architecture_of
 
 SHOWN_FIRST = 2
 """Pictures of a kind that are open at first: those of the best scores."""
@@ -136,12 +136,13 @@ def _training_table(results: Results) -> Table:
     abouts = {f"runs/models/{name}": about for name, about in results.models.items()}
     abouts |= {f"runs/surrogates/{name}": about for name, about in results.surrogates.items()}
     titles = ["model", "dataset", "objective", "T", "schedule", "variance", "steps", "batch", "learning rate", "EMA"]
+    caption = "In small print ratios to the first row that has the number; multiply-adds are those of a forward pass."
     rows = [_training_row(folder.rpartition("/")[2], about) for folder, about in abouts.items()]
     networks = [architecture_of(about) for about in abouts.values()]
     if len({json.dumps([one["network"], one.get("size")], sort_keys=True) for one in networks if one}) > 1:
         titles.append("10⁹ multiply-adds")
         billions = [
-            multiply_adds(one, about["card"]) / 1e9 if one else None
+            counted_network(one, about["card"]).multiply_adds / 1e9 if one else None
             for one, about in zip(networks, abouts.values(), strict=True)
         ]
         rows = [[*row, cell] for row, cell in zip(rows, _compared(billions), strict=True)]
@@ -149,8 +150,8 @@ def _training_table(results: Results) -> Table:
     if any(paces):
         titles.append("seconds per step")
         rows = [[*row, cell] for row, cell in zip(rows, _compared(paces), strict=True)]
+        caption += " Seconds are as the trainings ran: those that ran side by side on one machine slowed each other."
     texts = ("model", "dataset", "objective", "schedule", "variance")
-    caption = "In small print ratios to the first row that has the number; multiply-adds are those of a forward pass."
     return Table([Column(title, title not in texts) for title in titles], rows, caption)
 
 
@@ -160,12 +161,10 @@ def _compared(values: Sequence[float | None]) -> list[Cell]:
     return [Cell(number(value, 3), f"× {number(value / first, 3)}") if value else Cell("") for value in values]
 
 
-def multiply_adds(architecture: Json, card: Json) -> int:
-    """Of one forward pass of one image through a model of a checkpoint."""
-    parsed, images = Architecture.model_validate_json(json.dumps(architecture)), Card(**card)
+def counted_network(architecture: Json, card: Json) -> NetworkCount:
+    """Of a checkpoint's model: its parameters, and the multiply-adds of a forward pass of one image."""
     with torch.device("meta"):  # shapes without memory or arithmetic
-        network = build_network(parsed, images)
-        return sum(block.multiply_adds for block in count_blocks(network, parsed.size or images.size, images.channels))
+        return count_unet("", Architecture.model_validate_json(json.dumps(architecture)), Card(**card))
 
 
 def _training_row(name: str, about: Json) -> list[Cell]:
