@@ -9,20 +9,17 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-import torch
 from scipy.special import ndtri
 
-from iddpm.data import Card
 from iddpm.evaluation.published import Protocol, PublishedResult, Score, comparable
 from iddpm.evaluation.scaling import CONFIDENCE, FEWEST_MODELS, FEWEST_POINTS, Study, scaling_study, training_compute
 from iddpm.evaluation.scaling_laws import PowerLaw, ScalingPoint
-from iddpm.nets import count_blocks
-from iddpm.params import Architecture, ScalingMetric, ScalingStudy
+from iddpm.params import ScalingMetric, ScalingStudy
 from iddpm.stages.context import Stage
 from iddpm.stages.evaluated import Evaluated, Json
 from iddpm.stages.report.gather import Likelihood, Results
 from iddpm.stages.report.protocol import network_name
-from iddpm.training.build import build_network
+from iddpm.stages.report.sections import counted_network
 
 CSV_COLUMNS = (
     "study", "metric", "model", "width", "parameters", "multiply_adds", "step", "images", "compute", "value",
@@ -206,15 +203,12 @@ def _over_seeds(measured: Sequence[Measured]) -> Iterator[Measured]:
 
 
 def _cost(stage: Stage, model: str, about: Json) -> Cost:
-    architecture = Architecture.model_validate_json(json.dumps(about["architecture"]))
-    card = Card(**about["card"])
-    with torch.device("meta"):  # shapes without memory or arithmetic
-        blocks = count_blocks(build_network(architecture, card), architecture.size or card.size, card.channels)
+    parameters, multiply_adds = counted_network(about["architecture"], about["card"])
     time = json.loads(stage.input(f"runs/times/models/{model}.json").read_text())
     return Cost(
-        architecture.network.width,
-        sum(block.parameters for block in blocks),
-        sum(block.multiply_adds for block in blocks),
+        about["architecture"]["network"]["width"],
+        parameters,
+        multiply_adds,
         about["params"]["training"]["batch_size"],
         time["seconds_per_step"],
     )

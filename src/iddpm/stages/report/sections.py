@@ -11,13 +11,14 @@ import torch
 import yaml
 
 from iddpm.data import Card
+from iddpm.nets import count_blocks
 from iddpm.params import Architecture
 from iddpm.stages.context import Stage
 from iddpm.stages.evaluated import Json
-from iddpm.stages.inspect import NetworkCount, count_unet
 from iddpm.stages.report.beside import objective_of
 from iddpm.stages.report.blocks import Block, Cell, Code, Column, Fold, Picture, Pictures, Table, Text, hashed, number
 from iddpm.stages.report.gather import Likelihood, Results
+from iddpm.training.build import build_network
 from iddpm.training.checkpoint import architecture_of
 
 SHOWN_FIRST = 2
@@ -142,7 +143,7 @@ def _training_table(results: Results) -> Table:
     if len({json.dumps([one["network"], one.get("size")], sort_keys=True) for one in networks if one}) > 1:
         titles.append("10⁹ multiply-adds")
         billions = [
-            counted_network(one, about["card"]).multiply_adds / 1e9 if one else None
+            counted_network(one, about["card"])[1] / 1e9 if one else None
             for one, about in zip(networks, abouts.values(), strict=True)
         ]
         rows = [[*row, cell] for row, cell in zip(rows, _compared(billions), strict=True)]
@@ -161,10 +162,12 @@ def _compared(values: Sequence[float | None]) -> list[Cell]:
     return [Cell(number(value, 3), f"× {number(value / first, 3)}") if value else Cell("") for value in values]
 
 
-def counted_network(architecture: Json, card: Json) -> NetworkCount:
+def counted_network(architecture: Json, card: Json) -> tuple[int, int]:
     """Of a checkpoint's model: its parameters, and the multiply-adds of a forward pass of one image."""
+    wanted, images = Architecture.model_validate_json(json.dumps(architecture)), Card(**card)
     with torch.device("meta"):  # shapes without memory or arithmetic
-        return count_unet("", Architecture.model_validate_json(json.dumps(architecture)), Card(**card))
+        blocks = count_blocks(build_network(wanted, images), wanted.size or images.size, images.channels)
+    return sum(block.parameters for block in blocks), sum(block.multiply_adds for block in blocks)
 
 
 def _training_row(name: str, about: Json) -> list[Cell]:
