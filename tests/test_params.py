@@ -382,13 +382,7 @@ SMALL = HALF | {"size": 2, "network": HALF["network"] | {"channel_mult": [1]}}
     ],
 )  # fmt: skip
 def test_mistakes_in_cascades_are_named(tmp_path: Path, changes: dict[str, Any], message: str | None) -> None:
-    path = write_tiny_params(tmp_path, deepcopy(CASCADE | changes))
-    if message is None:
-        load_params(path)
-    else:
-        with pytest.raises(UserError) as error:
-            load_params(path)
-        assert message in str(error.value) and len(str(error.value).splitlines()) == 1
+    assert_checked(tmp_path, deepcopy(CASCADE | changes), message)
 
 
 def test_a_round_of_cascades_is_named(tmp_path: Path) -> None:
