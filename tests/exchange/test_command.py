@@ -10,8 +10,8 @@ from iddpm import cli
 from iddpm.checks import load_params
 from iddpm.errors import UserError
 from iddpm.exchange import architecture_from_flags, import_unet2d
-from iddpm.stages.draw import draw_images
 from iddpm.stages.models import DiffusionModel
+from iddpm.stages.single_model import draw_images
 from iddpm.training.checkpoint import open_checkpoint
 from tests.conftest import ROOT, Project, tiny_params
 

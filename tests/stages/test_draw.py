@@ -17,7 +17,7 @@ from iddpm.diffusion import GaussianDiffusion, Handover, Sampler, cosine_betas, 
 from iddpm.errors import UserError
 from iddpm.params import Architecture, DigitsDataset, Mixture, SnganSurrogate, Source, Weights
 from iddpm.randomness import PositionalRandom
-from iddpm.stages.draw import Start, draw, draw_images, plan_chains, to_uint8
+from iddpm.stages.draw import Start, draw, plan_chains, to_uint8
 from iddpm.stages.invert import invert
 from iddpm.stages.mix import mix
 from iddpm.stages.models import DiffusionModel, GanModel, MixtureNetwork
@@ -212,35 +212,6 @@ def test_a_conditional_model_refuses_images_of_other_classes(model: DiffusionMod
     images = np.zeros((2, 8, 8, 1), dtype=np.uint8)
     with pytest.raises(UserError, match=f"is told one of 10 classes; these images have {classes or 'none'}"):
         model.on_images(images, np.zeros(2, dtype=np.int64), classes)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"sampler": "euler"}, "sampler euler: choose ancestral or ddim"),
-        ({"eta": 0.5}, "eta 0.5: only the ddim sampler has it"),
-        ({"sampler": "ddim", "eta": 1.5}, "eta 1.5: lies between 0 and 1"),
-        ({"steps": "21"}, "steps: '21'"),
-        ({"labels": np.array([10, 0])}, "label 10: the model has classes 0 to 9"),
-    ],
-)
-def test_what_cannot_be_drawn_is_named(model: DiffusionModel, settings: dict[str, Any], message: str) -> None:
-    asked: dict[str, Any] = {"labels": None, "count": 2, "sampler": "ancestral", "steps": "3", "seed": 0} | settings
-    with pytest.raises(UserError, match=message):
-        draw_images(model, **asked)
-
-
-def test_learned_variances_are_those_of_single_steps(tmp_path: Path) -> None:
-    learned = DiffusionModel(write_model(tmp_path / "l", {"diffusion": {"timesteps": T, "variance": "learned"}}))
-    with pytest.raises(UserError, match="steps 3: the model's variances are those of single steps; take all 20"):
-        draw_images(learned, None, 2, "ancestral", "3", 0)
-    for sampler, steps in (("ancestral", "20"), ("ddim", "3")):
-        assert len(draw_images(learned, None, 2, sampler, steps, 0)) == 2
-
-
-def test_eta_changes_what_ddim_draws(model: DiffusionModel) -> None:
-    drawn = [draw_images(model, None, 2, "ddim", "3", 0, eta) for eta in (0.0, 1.0)]
-    assert not np.array_equal(*drawn)
 
 
 class Marked(nn.Module):

@@ -12,7 +12,7 @@ from iddpm.stages.batches import KeptBatches
 from iddpm.stages.context import Stage, running
 from iddpm.stages.draw import LowResolution
 from iddpm.stages.models import DiffusionModel, Images, Labels
-from iddpm.stages.sample import about_drawing, draw_entry, open_progress, write_samples
+from iddpm.stages.sample import about_drawing, draw_kept, open_progress, write_samples
 
 PAIRS = 20
 """Images that pairs.png shows, low resolution beside upsampled."""
@@ -34,7 +34,7 @@ def run(stage: Stage) -> None:
         batches = KeptBatches(stage.work)
         progress = open_progress(stage, batches, samples.count)
         low_res = LowResolution(images, cascade.augmentation)
-        drawn = draw_entry(cascade, model, samples.count, samples.labels, batches, progress, low_res=low_res)
+        drawn = draw_kept(cascade, model, samples.count, samples.labels, batches, progress, low_res=low_res)
         progress.close()
         made = about_drawing(cascade, model, drawn, batches) | {"base": base}
         pictures = {"pairs.png": (_pairs(images[:PAIRS], drawn.images[:PAIRS]), 2 * PAIRS_IN_A_ROW)}

@@ -5,14 +5,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-import numpy as np
 from pydantic import ValidationError
 
 from iddpm.checks.chains import check_skipping
 from iddpm.diffusion import Sampler
 from iddpm.errors import UserError
 from iddpm.params import Cascade, Device, Sampling, Section, SurrogateSampling
-from iddpm.stages.draw import LowResolution, Start, draw, plan_chains
+from iddpm.stages.draw import LowResolution, Start, draw_entry, plan_chains
 from iddpm.stages.models import DiffusionModel, GanModel, Images, Labels
 from iddpm.training.checkpoint import open_checkpoint
 
@@ -84,25 +83,13 @@ class CascadeModel:
         or setting that the models cannot meet.
         """
         parts = [self._adapted(part, seed, asked) for part in self._parts]
-        chosen = _labels(parts[0].model, labels, count)
+        chosen = parts[0].model.labels(count, labels)
         images: Images | None = None
         for part in parts:
             entry, low_res = part.entry, None
             if isinstance(entry, Cascade) and images is not None:
                 low_res = LowResolution(images, entry.augmentation)
-            images = draw(
-                part.model,
-                count,
-                steps=str(entry.steps),
-                labels=chosen,
-                sampler=entry.sampler,
-                eta=entry.eta,
-                clip=entry.clip,
-                batch_size=entry.batch_size,
-                seed=entry.seed,
-                start=part.start,
-                low_res=low_res,
-            ).images
+            images = draw_entry(entry, part.model, count, chosen, start=part.start, low_res=low_res).images
         assert images is not None
         return images
 
@@ -144,17 +131,6 @@ def _refuse_unfit(part: _Part) -> None:
     if isinstance(entry, Cascade) and upsampling and entry.augmentation > upsampling.noise_augmentation:
         most = upsampling.noise_augmentation
         raise UserError(f"{prefix}augmentation {entry.augmentation:g}: more than the {most:g} of the training")
-
-
-def _labels(base: DiffusionModel, asked: Labels | None, count: int) -> Labels | None:
-    labels = base.labels(count)
-    if asked is None or (asked < 0).all():
-        return labels
-    if labels is None:
-        raise UserError("label: the model is unconditional")
-    if asked.max() >= base.classes:
-        raise UserError(f"label {asked.max()}: the model has classes 0 to {base.classes - 1}")
-    return np.where(asked < 0, labels, asked)
 
 
 def _open_start(folder: Path, sampling: SurrogateSampling, device: Device) -> Start:

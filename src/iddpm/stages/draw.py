@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,14 +15,14 @@ from iddpm.diffusion import (
     GaussianDiffusion,
     Handover,
     Sampler,
-    Variance,
     hand_over,
     reverse_chain,
     surrogate_start,
     truncated_process,
     upper_process,
 )
-from iddpm.errors import UserError, choose
+from iddpm.errors import UserError
+from iddpm.params import Cascade, Reconstruction, Sampling
 from iddpm.randomness import PositionalRandom
 from iddpm.stages.batches import Arrays
 from iddpm.stages.models import DiffusionModel, GanModel, Images, Labels
@@ -134,6 +134,35 @@ def draw(
         denoising += [arrays["denoising"]] if "denoising" in arrays else []
         progress(first + len(positions))
     return Drawn(images, np.concatenate(denoising) if denoising else None)
+
+
+def draw_entry(
+    entry: Sampling | Cascade | Reconstruction,
+    model: DiffusionModel,
+    count: int,
+    labels: Labels | None,
+    *,
+    start: Start | None = None,
+    low_res: LowResolution | None = None,
+    progress: Callable[[int], None] = lambda done: None,
+    kept: KeptArrays = lambda first, make: make(),
+) -> Drawn:
+    """`draw` as an entry of params.yaml says."""
+    return draw(
+        model,
+        count,
+        steps=str(entry.steps),
+        labels=labels,
+        sampler=entry.sampler,
+        eta=entry.eta,
+        clip=entry.clip,
+        batch_size=entry.batch_size,
+        seed=entry.seed,
+        start=start,
+        low_res=low_res,
+        progress=progress,
+        kept=kept,
+    )
 
 
 @torch.inference_mode()
@@ -255,48 +284,3 @@ class _Batch:
 
     def _random(self, purpose: str) -> PositionalRandom:
         return PositionalRandom(self.seed, f"{self.prefix}/{purpose}")
-
-
-def draw_images(
-    model: DiffusionModel,
-    labels: Labels | None,
-    count: int,
-    sampler: str,
-    steps: str,
-    seed: int,
-    eta: float = 0.0,
-    clip: bool = True,
-    batch_size: int = 128,
-) -> Images:
-    """Draw in one call; labels of -1, or none for a conditional model, go round the classes.
-
-    UserError names a label or setting that the model cannot meet.
-    """
-    asked = model.labels(count)
-    if labels is not None and (labels >= 0).any():
-        if asked is None:
-            raise UserError("label: the model is unconditional")
-        if labels.max() >= model.classes:
-            raise UserError(f"label {labels.max()}: the model has classes 0 to {model.classes - 1}")
-        asked = np.where(labels < 0, asked, labels)
-    chosen = choose("sampler", sampler, Sampler)
-    if not 0 <= eta <= 1:
-        raise UserError(f"eta {eta:g}: lies between 0 and 1")
-    if eta and chosen is not Sampler.DDIM:
-        raise UserError(f"eta {eta:g}: only the ddim sampler has it, the sampler is {sampler}")
-    if batch_size < 1:
-        raise UserError(f"batch_size {batch_size}: draw one image at once at least")
-    settings: dict[str, Any] = {"eta": eta, "clip": clip, "batch_size": batch_size, "seed": seed}
-    try:
-        _refuse_skipping(model, steps, chosen)
-        return draw(model, count, steps=steps, labels=asked, sampler=chosen, **settings).images
-    except ValueError as error:
-        raise UserError(f"steps: {error}") from None
-
-
-def _refuse_skipping(model: DiffusionModel, steps: str, sampler: Sampler) -> None:
-    """A learned log variance is that of a single noising step, whatever the chain skips."""
-    total = model.process.timesteps
-    skips = model.process.respaced(steps).timesteps < total
-    if skips and model.process.variance is Variance.LEARNED and sampler is Sampler.ANCESTRAL:
-        raise UserError(f"steps {steps}: the model's variances are those of single steps; take all {total}, or ddim")

@@ -76,9 +76,19 @@ class DiffusionModel:
         conditioning = {} if low_res is None else {"low_res": low_res, "noise_level": noise_level}
         return lambda x_t, timestep: self.network(x_t, timestep, labels, **conditioning)
 
-    def labels(self, count: int) -> Labels | None:
-        """Labels 0, 1, 2, ... in turn for `count` images; None for an unconditional model."""
-        return np.arange(count, dtype=np.int64) % self.classes if self.classes else None
+    def labels(self, count: int, asked: Labels | None = None) -> Labels | None:
+        """Labels of `count` images as asked, 0, 1, 2, ... in turn where -1 or none is; None for an unconditional model.
+
+        UserError names a label that the model does not have.
+        """
+        in_turn = np.arange(count, dtype=np.int64) % self.classes if self.classes else None
+        if asked is None or (asked < 0).all():
+            return in_turn
+        if in_turn is None:
+            raise UserError("label: the model is unconditional")
+        if asked.max() >= self.classes:
+            raise UserError(f"label {asked.max()}: the model has classes 0 to {self.classes - 1}")
+        return np.where(asked < 0, in_turn, asked)
 
     def low_resolution(self, images: Images) -> Tensor:
         """Images uint8 [N, h, w, C] as an upsampler sees them, [N, C, h, w] in [-1, 1]; UserError for other images."""

@@ -24,7 +24,7 @@ from iddpm.stages.batches import KeptBatches
 from iddpm.stages.context import Stage, running, say
 from iddpm.stages.draw import LowResolution
 from iddpm.stages.models import DiffusionModel, Images, Labels
-from iddpm.stages.sample import about_drawing, draw_entry, open_progress, save_npz
+from iddpm.stages.sample import about_drawing, draw_kept, open_progress, save_npz
 
 INTERPOLATIONS = ("bilinear", "bicubic")
 """What the upsampler must surpass; they see what it sees, without noise."""
@@ -49,7 +49,7 @@ def run(stage: Stage) -> None:
         count, batches = len(images), KeptBatches(stage.work)
         progress = open_progress(stage, batches, count)
         shown = LowResolution(low_res, reconstruction.augmentation)
-        drawn = draw_entry(reconstruction, model, count, labels, batches, progress, low_res=shown)
+        drawn = draw_kept(reconstruction, model, count, labels, batches, progress, low_res=shown)
         progress.close()
         made = about_drawing(reconstruction, model, drawn, batches)
         network = open_network(reconstruction.features, stage.root / FEATURE_NETWORKS, model.device)

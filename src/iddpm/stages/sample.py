@@ -12,7 +12,7 @@ from iddpm.evaluation.grid import image_grid
 from iddpm.params import Cascade, DiffusionSurrogate, Reconstruction, Sampling, SurrogateSampling
 from iddpm.stages.batches import Arrays, KeptBatches
 from iddpm.stages.context import Stage, fingerprint, running
-from iddpm.stages.draw import INTERPOLATED, Drawn, LowResolution, Start, draw, interpolate, plan_chains
+from iddpm.stages.draw import INTERPOLATED, Drawn, LowResolution, Start, draw_entry, interpolate, plan_chains
 from iddpm.stages.models import DiffusionModel, GanModel, Images, Labels
 from iddpm.stages.progress import Progress
 from iddpm.training.device import device_name
@@ -36,7 +36,7 @@ def run(stage: Stage) -> None:
         labels = model.labels(sampling.count)
         batches = KeptBatches(stage.work)
         progress = open_progress(stage, batches, sampling.count, sampling.interpolations * INTERPOLATED)
-        drawn = draw_entry(sampling, model, sampling.count, labels, batches, progress, start=start)
+        drawn = draw_kept(sampling, model, sampling.count, labels, batches, progress, start=start)
         made = about_drawing(sampling, model, drawn, batches, start)  # before interpolations add to the seconds
         interpolations = _interpolations(sampling, model, labels, batches, progress)
         progress.close()
@@ -56,7 +56,7 @@ def open_progress(stage: Stage, batches: KeptBatches, count: int, more: int = 0)
     return Progress(stage.address, count + more, "images", first=min(len(batches) * stage.entry.batch_size, count))
 
 
-def draw_entry(
+def draw_kept(
     entry: Sampling | Cascade | Reconstruction,
     model: DiffusionModel,
     count: int,
@@ -67,23 +67,10 @@ def draw_entry(
     start: Start | None = None,
     low_res: LowResolution | None = None,
 ) -> Drawn:
-    """`draw` as an entry of params.yaml says, going on after the batches that are kept."""
+    """`draw_entry`, going on after the batches that are kept."""
     done = min(len(batches) * entry.batch_size, count)  # progress never goes back
-    return draw(
-        model,
-        count,
-        steps=str(entry.steps),
-        labels=labels,
-        sampler=entry.sampler,
-        eta=entry.eta,
-        clip=entry.clip,
-        batch_size=entry.batch_size,
-        seed=entry.seed,
-        start=start,
-        low_res=low_res,
-        progress=lambda drawn: progress.to(max(drawn, done)),
-        kept=batches.get,
-    )
+    told, kept = (lambda drawn: progress.to(max(drawn, done))), batches.get
+    return draw_entry(entry, model, count, labels, start=start, low_res=low_res, progress=told, kept=kept)
 
 
 def about_drawing(
