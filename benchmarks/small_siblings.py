@@ -17,8 +17,10 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from iddpm.checks import load_params
 from iddpm.params import Params
@@ -61,21 +63,25 @@ def run(name: str, clone: Path) -> bool:
 
 def provenance(name: str, commit: str, params: Params, seconds: float) -> str:
     """The line under the title: command, commit, seeds, time."""
-    chains = [*params.samplings.values(), *params.surrogate_samplings.values(), *params.cascades.values()]
-    trained = {model.training.seed for model in params.models.values()}
-    drawn = {chain.seed for chain in chains}
-    seeds = " and ".join(
-        f"{what} seed{'s' * (len(found) > 1)} {', '.join(map(str, sorted(found)))}"
-        for what, found in (("training", trained), ("sampling", drawn))
-        if found
-    )
+    sections: dict[tuple[int, ...], list[str]] = {}
+    for section, entries in params.model_dump().items():
+        if found := tuple(sorted(set(seeds(entries)))):
+            sections.setdefault(found, []).append(section)
+    drawn = "; ".join(f"{', '.join(map(str, found))} in {', '.join(names)}" for found, names in sections.items())
     minutes, rest = divmod(round(seconds), 60)
     threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
     return (
-        f"`iddpm preset {name} && dvc repro` at commit {commit}, {seeds}: {minutes} min {rest} s with {threads} "
+        f"`iddpm preset {name} && dvc repro` at commit {commit}: {minutes} min {rest} s with {threads} "
         f"thread{'s' * (threads != '1')} on {os.cpu_count()} CPU cores ({platform.machine()}), "
-        f"{datetime.now(UTC):%Y-%m-%d}."
+        f"{datetime.now(UTC):%Y-%m-%d}. Seeds: {drawn}."
     )
+
+
+def seeds(values: Any) -> Iterator[int]:
+    """Every value of a key `seed`, however deep."""
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from [value] if key == "seed" else seeds(value)
 
 
 def keep(report: Path, target: Path, about: str) -> None:
