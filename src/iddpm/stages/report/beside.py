@@ -17,6 +17,7 @@ from iddpm.stages.report.blocks import Block, Cell, Column, Fold, Table, Text, j
 from iddpm.stages.report.gather import Likelihood, Results
 from iddpm.stages.report.protocol import network_name, score_name
 from iddpm.stages.report.scores import quoted
+from iddpm.stages.report.times import UNSTEADY, Times, ratio, sampling_times, seeds_range, training_times
 from iddpm.training.checkpoint import architecture_of
 
 TITLES: dict[Score, str] = {
@@ -42,7 +43,7 @@ VERDICTS = {
 }
 LEGEND = (
     "≠ marks what cannot be compared with the published number, ? what may not be: the source is silent. "
-    "In small print 95 % intervals; of bits/dim, the standard error."
+    "In small print 95 % intervals, of means over seeds their standard deviation (sd); of bits/dim, the standard error."
 )
 TIMES: dict[Score, str] = {"relative_speed": "sampling", "training_hours": "training", "relative_time": "training"}
 """Scores that are times, and of what."""
@@ -60,6 +61,8 @@ class Pair:
     published: PublishedResult
     scores: dict[Score, Cell]
     differences: list[Difference]
+    unsteady: tuple[str, ...] = ()
+    """Times of which there is no ratio."""
 
 
 def beside_published(results: Results) -> list[Block]:
@@ -94,10 +97,12 @@ def _pairs(results: Results) -> Iterator[Pair]:
         if name in evaluations and (evaluations[name].name, row) not in shown:
             one = evaluations[name]
             shown.add((one.name, row))
-            cells = _evaluation_cells(results, one, published, beside.get(published.relative_to or ""))
+            cells = _score_cells(one, published)
+            times, unsteady = _time_cells(results, one, published, beside.get(published.relative_to or ""))
+            cells |= times
             of = f"mean of {joined([f'`{seed.name}`' for seed in one.sets], 8)}" if one.seeds else "evaluation"
             differences = published.differences(_of_evaluation(results, one), cells)
-            yield Pair(quoted(one), "evaluation", of, published, cells, differences)
+            yield Pair(quoted(one), "evaluation", of, published, cells, differences, unsteady)
         if name in likelihoods and "nll" in published.scores:
             likelihood = likelihoods[name]
             error = likelihood.values["bits_per_dim_standard_error"]
@@ -107,41 +112,48 @@ def _pairs(results: Results) -> Iterator[Pair]:
             yield Pair(f"`{name}`", "likelihood", "likelihood", published, cells, differences)
 
 
-def _evaluation_cells(
-    results: Results, evaluated: Evaluated, published: PublishedResult, first: Evaluated | None
-) -> dict[Score, Cell]:
-    """Those of its scores that the published result has too; `first` is what relative ones are ratios to."""
+def _score_cells(evaluated: Evaluated, published: PublishedResult) -> dict[Score, Cell]:
+    """Those of its scores that the published result has too."""
     cells: dict[Score, Cell] = {}
     for score in published.scores:
         key = OF_VALUES.get(score)
         if key in evaluated.scores:
             name, interval = score_name(key, evaluated.about), evaluated.intervals.get(key)
             notes = [name] if name != TITLES[score] else []
-            notes += [f"{number(interval[0], 3)} to {number(interval[1], 3)}"] if interval else []
+            if evaluated.seeds:  # its interval may be for comparisons within its table alone
+                notes += [f"sd {number(evaluated.deviations[key], 2)}"]
+            elif interval:
+                notes += [f"{number(interval[0], 3)} to {number(interval[1], 3)}"]
             cells[score] = Cell(number(evaluated.scores[key]), ", ".join(notes))
-    seconds, of_first = _training_seconds(results, evaluated), first and _training_seconds(results, first)
-    if "training_hours" in published.scores and seconds:
-        cells["training_hours"] = Cell(
-            number(seconds / 3600, 3), f"× {number(seconds / of_first, 3)}" if of_first else ""
-        )
-    if "relative_time" in published.scores and seconds and of_first:
-        cells["relative_time"] = Cell(number(seconds / of_first, 3), f"{number(seconds, 3)} s")
-    if "relative_speed" in published.scores and first and first.made["device"] == evaluated.made["device"]:
-        speed, of = 1 / evaluated.seconds_per_image, evaluated.made["device"]
-        cells["relative_speed"] = Cell(number(speed * first.seconds_per_image, 3), f"{number(speed, 3)} a second, {of}")
     return cells
 
 
-def _training_seconds(results: Results, evaluated: Evaluated) -> float | None:
-    """Of the model's training up to its checkpoint, of several the mean; None where a pace is not known."""
-    seconds = []
-    for one in evaluated.sets:
-        pace = results.times.get(f"runs/models/{one.network}", {}).get("seconds_per_step")
-        if pace is None:
-            return None
-        steps = one.sampling.get("checkpoint") or results.models[one.network]["params"]["training"]["steps"]
-        seconds.append(pace * steps)
-    return fmean(seconds)
+def _time_cells(
+    results: Results, evaluated: Evaluated, published: PublishedResult, first: Evaluated | None
+) -> tuple[dict[Score, Cell], tuple[str, ...]]:
+    """Likewise of its times, and which are so unsteady that there is no ratio; relative ones are ratios to `first`."""
+    cells: dict[Score, Cell] = {}
+    unsteady: list[Times] = []
+
+    def compared(over: Times, under: Times) -> tuple[str, list[str]] | None:
+        unsteady.extend(times for times in (over, under) if times.unsteady)
+        return ratio(over, under)
+
+    trained, of_first = training_times(results, evaluated), first and training_times(results, first)
+    if trained and "training_hours" in published.scores:
+        hours = [pace * trained.count / 3600 for pace in trained.paces]
+        relative = compared(trained, of_first) if of_first else None
+        notes = [f"× {relative[0]}", *relative[1]] if relative else []
+        notes = [f"seeds {seeds_range(hours)}"] if trained.unsteady else notes
+        cells["training_hours"] = Cell(number(fmean(hours), 3), ", ".join(notes))
+    if trained and of_first and "relative_time" in published.scores and (relative := compared(trained, of_first)):
+        cells["relative_time"] = Cell(relative[0], ", ".join([*relative[1], f"{number(trained.seconds, 3)} s"]))
+    if first and "relative_speed" in published.scores and first.made["device"] == evaluated.made["device"]:
+        drawn = sampling_times(evaluated)
+        if relative := compared(sampling_times(first), drawn):
+            speed = f"{number(1 / drawn.seconds, 3)} a second, {evaluated.made['device']}"
+            cells["relative_speed"] = Cell(relative[0], ", ".join([*relative[1], speed]))
+    return cells, tuple(map(str, unsteady))
 
 
 def _of_evaluation(results: Results, evaluated: Evaluated) -> Protocol:
@@ -228,6 +240,11 @@ def _table(source: str, pairs: list[Pair]) -> Table:
         legend += f" Relative numbers and × are ratios to {first}, ours to what params.yaml sets beside that row."
     if timed := dict.fromkeys(TIMES[score] for score in scores if score in TIMES):
         legend += f" Our times of {' and '.join(timed)} are as they ran: what shared a machine slowed each other."
+    if unsteady := dict.fromkeys(times for pair in pairs for times in pair.unsteady):
+        legend += (
+            f" Ratios to and of these times are left out, since one seed took more than {UNSTEADY:g} times as long as "
+            f"another for the same work, which is not the method's doing: {joined(list(unsteady), len(unsteady))}."
+        )
     return Table(columns, rows, f"Published: {source}. {legend}", frozenset(ours))
 
 
