@@ -1,6 +1,7 @@
 """Scores are compared only when they were measured alike."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -83,11 +84,36 @@ def test_seeds_stand_as_mean_and_spread(tmp_path: Path) -> None:
 
 
 def test_two_means_share_their_spread(tmp_path: Path) -> None:
-    for name, distance in (("a0", 20.0), ("a1", 21.5), ("b0", 30.0), ("b1", 32.0)):
+    for name, distance in (("a0", 20.0), ("a1", 21.5), ("b2", 30.0), ("b3", 32.0)):
         write(tmp_path, name, distance, samples__params__seed=int(name[-1]))
-    line = row(compare(tmp_path, "a0,a1", "b0,b1"), "frechet_distance")
+    text = compare(tmp_path, "a0,a1", "b2,b3")
+    line = row(text, "frechet_distance")
     assert "20.75 sd 1.1 [17.91, 24.05]" in line and "31 sd 1.4 [26.75, 35.93]" in line  # x / 1.159, x * 1.159
-    assert line.endswith("+10.25 worse")
+    assert line.endswith("+10.25 worse") and "as if independent" in text
+
+
+def test_two_means_over_the_same_seeds_differ_by_their_differences(tmp_path: Path) -> None:
+    distances = {"a0": 20.0, "a1": 30.0, "b0": 22.0, "b1": 33.2, "c1": 33.2, "c2": 22.0}
+    for name, distance in distances.items():
+        write(tmp_path, name, distance, samples__params__seed=int(name[-1]))
+    text = compare(tmp_path, "a0,a1", "b1,b0")
+    assert row(text, "frechet_distance").endswith("+2.6 worse") and "differences seed by seed" in text
+    text = compare(tmp_path, "a0,a1", "c1,c2")  # the same distances by other seeds
+    assert row(text, "frechet_distance").endswith("+2.6 not told apart") and "as if independent" in text
+
+
+def test_trainings_are_the_same_seeds_where_their_models_tell_so(tmp_path: Path) -> None:
+    for name, distance in {"a-0": 20.0, "a-1": 30.0, "b-0": 22.0, "b-1": 33.2}.items():
+        objective, seed = "simple" if name < "b" else "iwdiff", int(name[-1])
+        inputs = trained(tmp_path, name, objective=objective, seed=seed)
+        write(tmp_path, name, distance, samples={"params": {"model": name, "seed": seed}, "inputs": inputs})
+    text = compare(tmp_path, "a-0,a-1", "b-0,b-1", seeds=True)
+    assert row(text, "frechet_distance").endswith("+2.6 worse") and "differences seed by seed" in text
+    assert "at your word" not in text
+    (tmp_path / "runs/models/b-1/manifest.json").write_text("{}")
+    text = compare(tmp_path, "a-0,a-1", "b-0,b-1", seeds=True)
+    assert row(text, "frechet_distance").endswith("+2.6 not told apart") and "as if independent" in text
+    assert "\n\ntaken as seeds at your word: b-1; the models are not in runs/models" in text
 
 
 def test_trainings_are_seeds_if_one_says_so(tmp_path: Path) -> None:
@@ -101,11 +127,11 @@ def test_trainings_are_seeds_if_one_says_so(tmp_path: Path) -> None:
         compare(tmp_path, "b,c", "a", seeds=True)
 
 
-def trained(root: Path, name: str, **training: Any) -> dict[str, str]:
+def trained(root: Path, name: str, shards: str = "ab" * 32, **training: Any) -> dict[str, str]:
     """A model as a training leaves it; what depends on it."""
     folder = root / "runs" / "models" / name
     folder.mkdir(parents=True)
-    about = {"kind": "diffusion", "params": {"dataset": "digits", "training": training}}
+    about = {"kind": "diffusion", "params": {"dataset": "digits", "training": training}, "index_sha256": shards}
     (folder / "checkpoint.json").write_text(json.dumps(about))
     (folder / "manifest.json").write_text(json.dumps({"checkpoint.json": name}))
     return {f"runs/models/{name}": fingerprint(folder)}
@@ -123,7 +149,41 @@ def test_trainings_that_differ_in_more_than_their_seed_are_refused_where_their_m
         compare(tmp_path / "another", ",".join(map(str, elsewhere)), str(elsewhere[0]), seeds=True)
     retrained = tmp_path / "runs/models/IWDiff-1/manifest.json"
     retrained.write_text("{}")  # what made its samples is gone
-    assert "20.5 sd 0.71" in compare(tmp_path, "Default-0,IWDiff-1", "Default-1", seeds=True)
+    text = compare(tmp_path, "Default-0,IWDiff-1", "Default-1", seeds=True)
+    assert "20.5 sd 0.71" in text and "taken as seeds at your word: IWDiff-1; " in text
+
+
+def test_a_model_that_is_gone_spares_no_others_the_check(tmp_path: Path) -> None:
+    for name, objective, seed in (("A0", "simple", 0), ("A1", "iwdiff", 1), ("A2", "simple", 2), ("A3", "simple", 3)):
+        inputs = trained(tmp_path, name, objective=objective, seed=seed)
+        write(tmp_path, name, 20.0 + seed, samples={"params": {"model": name, "seed": 0}, "inputs": inputs})
+    refused = pytest.raises(UserError, match=r"^A0,A1: .* model\.training\.objective is simple and iwdiff$")
+    with refused:
+        compare(tmp_path, "A0,A1,A2", "A3", seeds=True)
+    shutil.rmtree(tmp_path / "runs/models/A2")
+    with refused:
+        compare(tmp_path, "A0,A1,A2", "A3", seeds=True)
+    with refused:
+        compare(tmp_path, "A2,A0,A1", "A3", seeds=True)
+    text = compare(tmp_path, "A2,A0,A3", "A1", seeds=True)
+    assert "taken as seeds at your word: A2; " in text
+    shutil.rmtree(tmp_path / "runs/models/A0")
+    assert "taken as seeds at your word: A2, A0; " in compare(tmp_path, "A2,A0", "A3", seeds=True)
+
+
+def test_trainings_on_other_shards_are_no_seeds_though_the_dataset_has_their_name(tmp_path: Path) -> None:
+    for seed, shards in enumerate(("ab" * 32, "cd" * 32)):
+        inputs = trained(tmp_path, f"m-{seed}", shards, objective="simple", seed=seed)
+        write(tmp_path, f"m-{seed}", 20.0, samples={"params": {"model": f"m-{seed}", "seed": 0}, "inputs": inputs})
+    with pytest.raises(UserError, match=r"model\.index_sha256 is abababababab\.\.\. and cdcdcdcdcdcd\.\.\.$"):
+        compare(tmp_path, "m-0,m-1", "m-0", seeds=True)
+
+
+def test_samplings_of_one_model_are_known_to_be_seeds_without_it(tmp_path: Path) -> None:
+    for seed in (0, 1):
+        made = {"params": {"model": "m", "seed": seed}, "inputs": {"runs/models/m": "ab" * 32}}
+        write(tmp_path, f"a{seed}", 20.0 + seed, samples=made)
+    assert "at your word" not in compare(tmp_path, "a0,a1", "a0", seeds=True)
 
 
 def cascade(model: str, seed: int, base: dict[str, Any], base_name: str) -> dict[str, Any]:
@@ -200,7 +260,8 @@ def test_samples_of_unknown_making_are_seeds_if_one_says_so(tmp_path: Path) -> N
     write(tmp_path, "a", 10.0)
     with pytest.raises(UserError, match=r"x: does not say how its samples were made; if x,y are seeds .* by --seeds"):
         compare(tmp_path, "x,y", "a")
-    assert "20 sd 0" in row(compare(tmp_path, "x,y", "a", seeds=True), "frechet_distance")
+    text = compare(tmp_path, "x,y", "a", seeds=True)
+    assert "20 sd 0" in row(text, "frechet_distance") and "taken as seeds at your word: x, y; " in text
     with pytest.raises(UserError, match="x,a: not seeds of one sampling: model is nothing and m"):
         compare(tmp_path, "x,a", "y", seeds=True)
     with pytest.raises(UserError, match="x,x: the same images twice"):

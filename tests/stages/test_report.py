@@ -391,6 +391,8 @@ def test_sampling_seeds_are_shown_as_mean_and_spread(results: Callable[..., Resu
     best = "**0.375** (ancestral (2 seeds), 95 % 0.00459 to 30.7; not told apart from `sngan-10` and `fewer`)"
     assert f"- Lowest fd-pixels, 20 images against the 1,498 train images of digits: {best}" in report.markdown
     assert "`ancestral`, fd-pixels 0.25\n" in report.markdown and "`second`, fd-pixels 0.5\n" in report.markdown
+    assert "no chance moves two rows together" in report.markdown  # rows without these seeds stand beside
+    assert "the same seeds, whose chance" not in report.markdown
 
 
 @pytest.fixture(scope="module", params=["objectives-small", "architectures-small"])
@@ -403,7 +405,7 @@ def seeded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         made.evaluated(
             name, {"frechet_distance": (place + 1) / 10 + seed / 50, "inception_score": 8 + place + seed / 4}
         )
-        made.timed(f"runs/models/{name}", (place + 1) * (1 + seed / 2) / 1000)
+        made.timed(f"runs/models/{name}", (place + 1) * (1 + seed / 5) / 1000)
         (made.root / f"runs/models/{name}/metrics.csv").write_text("step,loss\n")
     return made, made.report()
 
@@ -412,8 +414,9 @@ def test_training_seeds_are_one_row_by_their_mean(seeded: tuple[Results, Report]
     made, report = seeded
     names = [name.removesuffix("-0") for name in made.params.evaluations if name.endswith("-0")]
     assert len(names) == 6
-    squares = [math.log(1 + 0.02 / ((place + 1) / 10)) ** 2 / 2 for place in range(6)]
-    factor = math.exp(2.44691 * math.sqrt(sum(squares) / 6 / 2))  # t of 6 degrees of freedom
+    steps = [math.log(1 + 0.02 / ((place + 1) / 10)) for place in range(6)]  # from seed 0 to seed 1
+    squares = [(step - sum(steps) / 6) ** 2 / 2 for step in steps]
+    factor = math.exp(2.57058 * math.sqrt(sum(squares) / 5 / 2))  # t of 5 degrees of freedom
     for place, name in enumerate(names):
         row = report.row(f"{name} (2 training seeds)")
         mean = (place + 1) / 10 + 0.01
@@ -422,8 +425,14 @@ def test_training_seeds_are_one_row_by_their_mean(seeded: tuple[Results, Report]
     assert report.row(f"{names[0]} (2 training seeds)")["fd-pixels"].startswith("**")
     assert not report.row(f"{names[1]} (2 training seeds)")["fd-pixels"].startswith(
         "**"
-    )  # told apart, by their pooled spread
-    assert "Student's t, by the variance over seeds of all means of this table" in report.markdown
+    )  # told apart, by their differences
+    assert (
+        "All rows have the same seeds" in report.markdown and "no chance moves two rows together" not in report.markdown
+    )
+    tile = (
+        f"({names[0]} (2 training seeds), 95 % {0.11 / factor:.3g} to {0.11 * factor:.3g}, without the shift that all"
+    )
+    assert tile in report.markdown
 
 
 def test_the_mean_stands_beside_the_published_row_with_its_times(seeded: tuple[Results, Report]) -> None:
@@ -436,13 +445,15 @@ def test_the_mean_stands_beside_the_published_row_with_its_times(seeded: tuple[R
     for place, (key, row) in enumerate(zip(made.params.report.published, ours, strict=True)):
         name = key.removesuffix("-0")
         assert row["result"] == f"{name} (2 training seeds) (ours, mean of `{name}-0` and `{name}-1`)"
-        assert row["FID"].startswith(f"≠ {(place + 1) / 10 + 0.01:.4g} (fd-pixels, ")
+        assert row["FID"] == f"≠ {(place + 1) / 10 + 0.01:.4g} (fd-pixels, sd 0.014)"
         assert "not comparable" in row["verdict"]
-        seconds = (place + 1) * 1.25 / 1000 * made.params.models[key].training.steps
+        seconds = (place + 1) * 1.1 / 1000 * made.params.models[key].training.steps
         if "DDPM-0" in made.params.models:
-            assert row["training time, relative"] == f"≠ {place + 1} ({seconds:.3g} s)"
+            spread = f"seeds {(place + 1) / 1.2:.3g} to {(place + 1) * 1.2:.3g}, " if place else ""
+            assert row["training time, relative"] == f"≠ {place + 1} ({spread}{seconds:.3g} s)"
         else:
-            assert row["training hours"] == f"≠ {seconds / 3600:.3g} (× {place + 1})"
+            spread = f", seeds {(place + 1) / 1.2:.3g} to {(place + 1) * 1.2:.3g}" if place else ""
+            assert row["training hours"] == f"≠ {seconds / 3600:.3g} (× {place + 1}{spread})"
             assert row["sampling speed, relative"].startswith("≠ 1 (")
     relative = "coursework-objectives/DDPM" if "DDPM-0" in made.params.models else "coursework-networks/Default"
     assert f"are ratios to {relative}, ours to what params.yaml sets beside that row" in report.markdown
@@ -456,7 +467,7 @@ def test_multiply_adds_stand_beside_the_pace_where_networks_differ(seeded: tuple
     table = next(table for table in report.tables() if table[0][0] == "model")
     rows = {row[0].strip("`"): dict(zip(table[0], row, strict=True)) for row in table[1:]}
     if "DDPM-0" in rows:
-        assert "10⁹ multiply-adds" not in table[0] and rows["IWDiff-1"]["seconds per step"] == "0.006 (× 6)"
+        assert "10⁹ multiply-adds" not in table[0] and rows["IWDiff-1"]["seconds per step"] == "0.0048 (× 4.8)"
         return
     counts = {one["path"]: one["multiply_adds"] for one in json.loads(inspect(made.root, None, None, as_json=True))}
     first = counts["models.Default-0"]

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from iddpm.stages.evaluated import Evaluated, common_name, means_over_seeds, told_apart
+from iddpm.stages.evaluated import Evaluated
+from iddpm.stages.seeds import means_over_seeds, told_apart
 
+Row = tuple[str, list[Evaluated]]
 T_1, T_2, T_3 = 12.70620, 4.30265, 3.18245
 """97.5 % quantiles of Student's t with so many degrees of freedom, from a printed table."""
 
@@ -18,8 +20,13 @@ def seed(name: str, distance: float, number: int = 0, model: str = "m", **scores
     return Evaluated(name, {"frechet_distance": distance} | scores, about)
 
 
-def sampling_seeds(name: str, *distances: float) -> tuple[str, list[Evaluated]]:
-    return name, [seed(f"{name}-{number}", distance, number) for number, distance in enumerate(distances)]
+def sampling_seeds(name: str, *distances: float, first: int = 0) -> Row:
+    return name, [seed(f"{name}-{number}", distance, number) for number, distance in enumerate(distances, first)]
+
+
+def means(*rows: Row) -> list[Evaluated]:
+    """The training seed of a model is the end of its name, if that is a number."""
+    return means_over_seeds(rows, lambda one: [one.network[-1]] if one.network[-1].isdigit() else None)
 
 
 def interval(mean: Evaluated) -> Any:
@@ -32,11 +39,11 @@ def around(mean: float, reach: float) -> Any:
 
 
 def test_two_pairs_tell_apart_what_each_with_its_own_spread_could_not() -> None:
-    pairs = sampling_seeds("a", 0.200, 0.215), sampling_seeds("b", 0.30, 0.32)
-    (alone,), (other,) = (means_over_seeds([pair]) for pair in pairs)
+    pairs = sampling_seeds("a", 0.200, 0.215), sampling_seeds("b", 0.30, 0.32, first=2)
+    (alone,), (other,) = (means(pair) for pair in pairs)
     assert interval(alone) == around(0.2075, T_1 * 0.0723207 / 2)  # the logarithm of 0.215 / 0.2
     assert told_apart(alone, other, "frechet_distance") is False
-    one, two = means_over_seeds(pairs)
+    one, two = means(*pairs)
     reach = T_2 * 0.0484652 / math.sqrt(2)  # squares 0.0723207**2 / 2 + 0.0645385**2 / 2 over 2 degrees of freedom
     assert interval(one) == around(0.2075, reach) and interval(two) == around(0.31, reach)
     assert told_apart(one, two, "frechet_distance") is True
@@ -45,7 +52,7 @@ def test_two_pairs_tell_apart_what_each_with_its_own_spread_could_not() -> None:
 
 def test_each_count_of_seeds_has_its_weight() -> None:
     ten = math.log(10)
-    three, two = means_over_seeds([sampling_seeds("a", 1, 10, 100), sampling_seeds("b", 5, 500)])
+    three, two = means(sampling_seeds("a", 1, 10, 100), sampling_seeds("b", 5, 500))
     reaches = T_3 * ten * math.sqrt(4 / 3 / 3), T_3 * ten * math.sqrt(4 / 3 / 2)  # squares 2 + 2 over 2 + 1
     assert interval(three) == around(37, reaches[0])
     assert interval(two) == around(252.5, reaches[1])
@@ -57,20 +64,20 @@ def test_intervals_hold_on_every_row_though_levels_differ(score: str, deviation:
     noise = np.random.default_rng(0).standard_normal((draws, len(levels), 2))
     held = np.zeros(len(levels))
     for values in levels[:, None] * (1 + deviation * noise):
-        groups = [(str(row), [seed("s", 1, i, **{score: of}) for i, of in enumerate(two)]) for row, two in enumerate(values)]  # fmt: skip # noqa: E501
-        intervals = [mean.intervals[score] for mean in means_over_seeds(groups)]
+        rows = [(str(row), [seed("s", 1, 2 * row + i, **{score: of}) for i, of in enumerate(two)]) for row, two in enumerate(values)]  # fmt: skip # noqa: E501
+        intervals = [mean.intervals[score] for mean in means(*rows)]
         held += [low < level < high for (low, high), level in zip(intervals, levels, strict=True)]
     assert np.all(held / draws > 0.93) and np.all(held / draws < 0.97)
 
 
 def test_shares_and_scores_that_reach_below_0_are_pooled_on_their_own_scale() -> None:
-    def pair(name: str, recalls: Sequence[float], kids: Sequence[float]) -> tuple[str, list[Evaluated]]:
+    def pair(name: str, first: int, recalls: Sequence[float], kids: Sequence[float]) -> Row:
         return name, [
             seed(name, 1, number, recall=recall, kid=kid)
-            for number, (recall, kid) in enumerate(zip(recalls, kids, strict=True))
+            for number, (recall, kid) in enumerate(zip(recalls, kids, strict=True), first)
         ]
 
-    one, two = means_over_seeds([pair("a", (0.50, 0.51), (0.3, 0.31)), pair("b", (0.10, 0.12), (-0.001, 0.019))])
+    one, two = means(pair("a", 0, (0.50, 0.51), (0.3, 0.31)), pair("b", 2, (0.10, 0.12), (-0.001, 0.019)))
     reach = T_2 * 0.0111803 / math.sqrt(2)  # squares 0.01**2 / 2 + 0.02**2 / 2 over 2 degrees of freedom
     assert one.intervals["recall"] == pytest.approx((0.505 - reach, 0.505 + reach), abs=1e-6)
     assert two.intervals["recall"] == pytest.approx((0.11 - reach, 0.11 + reach), abs=1e-6)
@@ -84,7 +91,7 @@ def test_trainings_count_once_each_and_are_pooled_apart_from_sampling_seeds() ->
         for model, n, value in (("p", 0, 2), ("p", 1, 4), ("q", 0, 6), ("q", 1, 8))
     ]
     alone = [seed("r-0", 8, 0, "r"), seed("s-0", 10, 1, "s")]
-    both, second, sampled = means_over_seeds([("t", trained), ("u", alone), sampling_seeds("v", 5, 5.5)])
+    both, second, sampled = means(("t", trained), ("u", alone), sampling_seeds("v", 5, 5.5))
     assert both.name == "t (2 training seeds)" and both.scores["frechet_distance"] == 5
     assert [one.name for one in both.sets] == ["p-0", "p-1", "q-0", "q-1"]
     assert both.deviations["frechet_distance"] == pytest.approx(math.sqrt(8))  # of 3 and 7
@@ -96,24 +103,107 @@ def test_trainings_count_once_each_and_are_pooled_apart_from_sampling_seeds() ->
 
 def test_a_score_is_pooled_over_the_means_that_have_it_and_needs_some_spread() -> None:
     with_recall = [seed("a-0", 1, 0, recall=0.5, copies=0), seed("a-1", 2, 1, recall=0.7, copies=0)]
-    one, two = means_over_seeds([("a", with_recall), sampling_seeds("b", 3, 4)])
-    assert one.scores["recall"] == pytest.approx(0.6) and one.intervals["recall"] == (0, 1)
+    one, two = means(("a", with_recall), sampling_seeds("b", 3, 4))
+    assert one.scores["recall"] == pytest.approx(0.6) and one.intervals["recall"] == (0, 1)  # by its own seeds
     assert "copies" in one.scores and "copies" not in one.intervals and "recall" not in two.scores
 
 
-@pytest.mark.parametrize(
-    ("names", "common"),
-    [
-        (["IWDiff-0", "IWDiff-1"], "IWDiff"),
-        (["importance-sampling-2-0", "importance-sampling-2-1"], "importance-sampling-2"),
-        (["hybrid-0-100", "hybrid-1-100"], "hybrid-100"),
-        (["ancestral-100-seed-0", "ancestral-100-seed-1", "ancestral-100-seed-2"], "ancestral-100"),
-        (["a-10", "a-11"], "a"),
-        (["ancestral", "second"], "ancestral"),
-        (["first-a", "first-b"], "first-a"),
-        (["0", "1"], "0"),
-        (["cold-seed", "cold-seed"], "cold-seed"),
-    ],
-)
-def test_a_mean_has_the_common_part_of_its_seeds_names(names: list[str], common: str) -> None:
-    assert common_name(names) == common
+def recalls(name: str, *values: float, order: Sequence[int] = (0, 1)) -> Row:
+    return name, [seed(name, 1, number, recall=values[number]) for number in order]
+
+
+def test_rows_of_the_same_seeds_are_told_apart_beside_the_shift_that_they_share() -> None:
+    rows = recalls("a", 0.5, 0.6), recalls("b", 0.42, 0.54, order=(1, 0)), recalls("c", 0.3, 0.38)
+    one, two, three = means(*rows)
+    reach = (
+        T_2 * math.sqrt(4 * 0.01**2 / 2) / math.sqrt(2)
+    )  # seeds differ by 0.1, 0.12 and 0.08: residuals 0, 0.01, 0.01
+    for mean, value in ((one, 0.55), (two, 0.48), (three, 0.34)):
+        assert mean.beside_shift
+        assert mean.intervals["recall"] == pytest.approx((value - reach, value + reach), abs=1e-6)
+    assert one.intervals["recall"][0] < two.intervals["recall"][1]  # they overlap, but their difference is
+    assert told_apart(one, two, "recall") is True and math.sqrt(2) * reach < 0.07  # more than its interval
+    near, other = means(recalls("a", 0.5, 0.6), recalls("b", 0.48, 0.57))
+    assert told_apart(near, other, "recall") is False  # residuals 0.0025, t of 1 degree of freedom
+
+
+def test_distances_of_the_same_seeds_are_compared_by_their_ratio() -> None:
+    one, two = means(sampling_seeds("a", 0.200, 0.215), sampling_seeds("b", 0.30, 0.32))
+    deviation = abs(math.log(0.30 / 0.200) - math.log(0.32 / 0.215)) / 2  # of two residuals in each row, all alike
+    reach = T_1 * deviation / math.sqrt(2)
+    assert interval(one) == around(0.2075, reach) and interval(two) == around(0.31, reach)
+    for factor, apart in ((1.04, False), (1.06, True)):  # exp(sqrt(2) * reach) is 1.051
+        near = sampling_seeds("b", 0.200 * factor * math.exp(-deviation), 0.215 * factor * math.exp(deviation))
+        assert told_apart(*means(sampling_seeds("a", 0.200, 0.215), near), "frechet_distance") is apart
+
+
+@pytest.mark.parametrize(("score", "levels"), [("frechet_distance", (20.0, 20.0, 10.0)), ("recall", (0.5, 0.5, 0.2))])
+@pytest.mark.parametrize("shift", [0.0, 0.15])
+def test_differences_over_common_seeds_hold_with_and_without_a_common_shift(
+    score: str, levels: Sequence[float], shift: float
+) -> None:
+    draws, of_logs = 2000, score == "frechet_distance"
+    random = np.random.default_rng(0)
+    shifts = shift * random.standard_normal((draws, 1, 2))  # 0.9 of the variance, or none
+    noise = shifts + 0.05 * random.standard_normal((draws, len(levels), 2))
+    if not of_logs:
+        shifts, noise = shifts / 5, noise / 5
+    level = np.array(levels)[:, None]
+    values = level * np.exp(noise) if of_logs else level + noise
+    moved = (level * np.exp(shifts) if of_logs else level + shifts).mean(2)
+    held, alike, different = np.zeros(len(levels)), 0, 0
+    for of_draw, targets in zip(values, moved, strict=True):
+        table = means(*(
+            (str(row), [seed("s", 1, number, **{score: of_one}) for number, of_one in enumerate(two)])
+            for row, two in enumerate(of_draw)
+        ))  # fmt: skip
+        intervals = [mean.intervals[score] for mean in table]
+        held += [low < target < high for (low, high), target in zip(intervals, targets, strict=True)]
+        alike += told_apart(table[0], table[1], score) is True
+        different += told_apart(table[0], table[2], score) is True
+    assert np.all(held / draws > 0.935) and np.all(held / draws < 0.965)
+    assert 0.035 < alike / draws < 0.065
+    assert different / draws > 0.98
+
+
+def test_seeds_are_training_and_sampling_seeds_together() -> None:
+    def trained(name: str, *pairs: tuple[int, int], values: Sequence[float] = (2, 4)) -> Row:
+        return name, [seed(f"{name}-{n}", value, n, f"{name}{m}") for (m, n), value in zip(pairs, values, strict=True)]
+
+    def shared(*rows: Row) -> bool:
+        found = {one.beside_shift for one in means(*rows)}
+        assert len(found) == 1
+        return found.pop()
+
+    a = trained("a", (0, 0), (1, 1))
+    assert shared(a, trained("b", (1, 1), (0, 0), values=(6, 9)))
+    assert not shared(a, trained("b", (0, 1), (1, 0), values=(6, 9)))
+    assert not shared(a, trained("b", (2, 0), (3, 1), values=(6, 9)))
+    assert not shared(trained("x", (0, 0), (0, 0)), trained("y", (0, 0), (0, 0), values=(6, 9)))  # no two seeds
+    several = (0, 0), (0, 1), (1, 0), (1, 1)
+    assert shared(trained("a", *several, values=(2, 3, 4, 5)), trained("b", *several, values=(3, 5, 8, 13)))
+    assert not shared(trained("a", *several, values=(2, 3, 4, 5)), a)
+    unknown = [("p", [seed(f"p-{n}", 2 + n, n, f"p-{'xy'[n]}") for n in (0, 1)]) for _ in range(2)]
+    assert not shared(*unknown)
+    assert shared(sampling_seeds("v", 1, 2), sampling_seeds("w", 5, 6))  # of one training each, whatever its seed
+    assert not shared(sampling_seeds("v", 1, 2), a)
+
+
+def test_a_table_of_other_rows_is_pooled() -> None:
+    pair, alike, pooled = sampling_seeds("a", 0.200, 0.215), sampling_seeds("b", 0.30, 0.32), 0.0484652
+    single = ("c", [seed("c", 0.5)])
+    for others in (
+        [alike, sampling_seeds("c", 0.5, 0.5, first=5)],
+        [alike, sampling_seeds("c", 0.5, 0.5, 0.5)],
+        [alike, single],
+    ):
+        found = means(pair, *others)
+        assert not any(one.beside_shift for one in found) and found[0].intervals.keys() == {"frechet_distance"}
+    reach = T_2 * pooled / math.sqrt(2)
+    assert interval(found[0]) == around(0.2075, reach)
+    assert found[2] is single[1][0]  # as it is
+
+
+def test_rows_that_differ_by_the_very_same_in_every_seed_have_no_spread_to_go_by() -> None:
+    for mean in means(recalls("a", 0.1, 0.12), recalls("b", 0.3, 0.32)):  # but for rounding
+        assert "recall" not in mean.intervals

@@ -12,17 +12,16 @@ from iddpm.errors import UserError
 from iddpm.stages.context import fingerprint, flatten
 from iddpm.stages.evaluate import PROTOCOL, SCORES
 from iddpm.stages.evaluated import (
-    SPREADS,
     Evaluated,
     Json,
     all_but_sampling_seeds,
     all_but_seeds,
     chain,
-    means_over_seeds,
     sampling_seeds,
-    told_apart,
+    training_seeds,
     trainings,
 )
+from iddpm.stages.seeds import SPREADS, means_over_seeds, told_apart
 from iddpm.tracking import HIGHER_IS_BETTER
 
 MODELS = "runs/models/"
@@ -78,28 +77,24 @@ def compare(root: Path, first: str, second: str, seeds: bool = False) -> str:
 
     Several are sampling seeds of one thing: they may differ in their seed alone, and stand as their mean; with `seeds`
     so do those of several trainings, and samples that do not tell how they were made. Trainings whose models are still
-    there must differ in their seed alone, too. Brackets are 95 % intervals: of one set of samples as protocol.json has
-    them, of a mean over seeds Student's t by the spread of both sides. The second is better or worse where they do not
-    overlap. UserError says in which keys the protocols differ.
+    there must differ in their seed alone, too; a line names the evaluations of which that is not known. Brackets are
+    95 % intervals: of one set of samples as protocol.json has them, of a mean over seeds Student's t by the spread of
+    both sides. The second is better or worse where they do not overlap, of means over the same seeds by the differences
+    seed by seed. UserError says in which keys the protocols differ.
     """
     sides = [[read_evaluation(root, name) for name in _names(side)] for side in (first, second)]
-    for group in sides:
-        _refuse_other_samples(root, group, seeds)
+    unknown = dict.fromkeys(one.name for group in sides for one in _refuse_other_samples(root, group, seeds))
     everyone = [evaluated for group in sides for evaluated in group]
     for other in everyone[1:]:
         refuse_other_protocol(everyone[0], other)
-    means = iter(means_over_seeds([(side[0].name, side) for side in sides if len(side) > 1]))
-    one, two = (next(means) if len(side) > 1 else side[0] for side in sides)
+    one, two = means_over_seeds([(side[0].name, side) for side in sides], lambda one: _training_seeds(root, one))
     shared = [name for name in one.scores if name in two.scores]
     rows = [("", first, second, "difference")]
     rows += [_row(name, one, two) for name in shared]
     about = everyone[0].about
     against = f"{about['protocol']['images']} images against {about['protocol']['reference']['images']}"
-    legend = "in brackets 95 % intervals, without the bias of so many images; better or worse where they are apart"
-    if one.seeds or two.seeds:
-        legend = f"mean over seeds, sd their standard deviation, intervals by that of both sides; {legend}"
-    lines = [f"{against}, distance: {about['distance']}; {legend}", "", *_aligned(rows)]
-    return "\n".join(lines + _left_out(everyone, shared))
+    lines = [f"{against}, distance: {about['distance']}; {_legend(one, two)}", "", *_aligned(rows)]
+    return "\n".join(lines + _left_out(everyone, shared) + _not_known(list(unknown)))
 
 
 def _names(side: str) -> list[str]:
@@ -151,43 +146,53 @@ def refuse_other_protocol(one: Evaluated, other: Evaluated) -> None:
         raise UserError("\n".join([f"{one.name} and {other.name} were measured differently:", *lines]))
 
 
-def _refuse_other_samples(root: Path, group: Sequence[Evaluated], seeds: bool) -> None:
+def _refuse_other_samples(root: Path, group: Sequence[Evaluated], seeds: bool) -> list[Evaluated]:
     """Members of one side are samplings, or with `seeds` trainings, that differ in their seed alone, as far as known.
 
-    What trained a model is known where it still lies in runs/models.
+    What trained a model is known where it still lies in runs/models. Of those that are returned it is not.
     """
     if len(group) < 2:
-        return
+        return []
     names = ",".join(evaluated.name for evaluated in group)
     if not group[0].sampling and not seeds:
         raise UserError(
             f"{group[0].name}: does not say how its samples were made; if {names} are seeds of one sampling, say so "
             "by --seeds"
         )
-    ours, *others = _made_by(root, group, seeds)
-    for other, theirs in zip(group[1:], others, strict=True):
-        differing = [key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key)]
-        trained = all(MODEL_KEY.fullmatch(key) for key in differing)
-        if differing and not (trained and seeds):
-            key = differing[0]
-            hint = "; if they are of trainings that differ in their seed alone, say so by --seeds" if trained else ""
-            raise UserError(
-                f"{group[0].name},{other.name}: not seeds of one sampling: {key} is {_shown(ours.get(key))} and "
-                f"{_shown(theirs.get(key))}{hint}"
-            )
+    _refuse_differing([(one, all_but_sampling_seeds(one.made)) for one in group], other_models=seeds)
+    unknown = []
+    if seeds:
+        models = [(one, _models(root, one)) for one in group]
+        known = [(one, all_but_seeds(one.made, found)) for one, found in models if found is not None]
+        _refuse_differing(known, other_models=False)
+        several = not group[0].sampling or len({trainings(one.made) for one in group}) > 1
+        unknown = [one for one, found in models if found is None and several]
     if len({evaluated.about["samples_sha256"] for evaluated in group}) < len(group):
         raise UserError(f"{names}: the same images twice")
     if group[0].sampling and len({(trainings(one.made), *sampling_seeds(one.made)) for one in group}) < len(group):
         raise UserError(f"{names}: the same seed twice")
+    return unknown
 
 
-def _made_by(root: Path, group: Sequence[Evaluated], seeds: bool) -> list[Json]:
-    """What made the samples of each but for the seed, as dotted keys; with `seeds`, of trainings too where known."""
-    models = [_models(root, one) for one in group] if seeds else []
-    trained = [all_but_seeds(one.made, known) for one, known in zip(group, models, strict=False) if known]
-    if len(trained) < len(group):
-        trained = [all_but_sampling_seeds(one.made) for one in group]
-    return [flatten(one) for one in trained]
+def _refuse_differing(made_by: Sequence[tuple[Evaluated, Json]], other_models: bool) -> None:
+    """UserError names the first key of what made two samples that differs, unless it is of models and may."""
+    flat = [(one, flatten(made)) for one, made in made_by]
+    for other, theirs in flat[1:]:
+        one, ours = flat[0]
+        differing = [key for key in sorted(ours | theirs) if ours.get(key) != theirs.get(key)]
+        trained = all(MODEL_KEY.fullmatch(key) for key in differing)
+        if differing and not (trained and other_models):
+            key = differing[0]
+            hint = "; if they are of trainings that differ in their seed alone, say so by --seeds" if trained else ""
+            raise UserError(
+                f"{one.name},{other.name}: not seeds of one sampling: {key} is {_shown(ours.get(key))} and "
+                f"{_shown(theirs.get(key))}{hint}"
+            )
+
+
+def _training_seeds(root: Path, one: Evaluated) -> list[Any] | None:
+    found = _models(root, one)
+    return None if found is None else training_seeds(one.made, found)
 
 
 def _models(root: Path, one: Evaluated) -> dict[str, Json] | None:
@@ -206,6 +211,19 @@ def _models(root: Path, one: Evaluated) -> dict[str, Json] | None:
             wanted += [(MODELS + about["params"][part], of) for part, of in about["parts_sha256"].items()]
     needed = {stage.get("params", {}).get(key) for stage in stages for key in ("model", "upsampler")} - {None}
     return found if needed and needed <= found.keys() else None
+
+
+def _legend(one: Evaluated, two: Evaluated) -> str:
+    intervals = "in brackets 95 % intervals, without the bias of so many images"
+    means = "mean over seeds, sd their standard deviation"
+    if one.beside_shift:
+        return (
+            f"{means}; {intervals} and without the shift of both sides by the seeds that they share; better or worse "
+            "by the differences seed by seed"
+        )
+    if one.seeds or two.seeds:
+        intervals = f"{means}, intervals by that of both sides, as if independent; {intervals}"
+    return f"{intervals}; better or worse where they are apart"
 
 
 def _row(name: str, one: Evaluated, two: Evaluated) -> tuple[str, str, str, str]:
@@ -230,6 +248,14 @@ def _value(side: Evaluated, name: str) -> str:
 def _left_out(everyone: Sequence[Evaluated], shared: Sequence[str]) -> list[str]:
     others = sorted({name for evaluated in everyone for name in evaluated.scores} - {*shared, *SPREADS})
     return ["", f"not scored on both sides: {', '.join(others)}"] if others else []
+
+
+def _not_known(names: Sequence[str]) -> list[str]:
+    line = (
+        f"taken as seeds at your word: {', '.join(names)}; the models are not in runs/models or no longer what they "
+        "were, or the samples do not tell how they were made"
+    )
+    return ["", line] if names else []
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

@@ -1,10 +1,10 @@
-"""What an evaluation found, and several that are seeds of one thing, of its sampling or of its training."""
+"""What an evaluation found, what made its samples, and what of that seeds of one thing share."""
 
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
@@ -15,32 +15,37 @@ from iddpm.stages.context import flatten
 
 Json = dict[str, Any]
 Interval = tuple[float, float]
-BOUNDS = {
-    "frechet_distance": (0, math.inf),
-    "density": (0, math.inf),
-    "inception_score": (1, math.inf),
-} | dict.fromkeys(
-    ("precision", "recall", "coverage", "authenticity", "copies", "label_accuracy", "label_accuracy_reference"), (0, 1)
-)
-"""Of scores that cannot lie elsewhere, nor their intervals."""
-IN_PROPORTION = ("frechet_distance", "frechet_distance_infinity", "kid", "inception_score")
-"""Scores without an upper bound, whose spread over seeds grows with their level."""
-SPREADS = ("kid_standard_error", "inception_score_std")
-"""Values that tell of another score how far it varies within one set of samples; none of their own."""
+
+
+class Spread(NamedTuple):
+    """Of a score over seeds: its variance, the degrees of freedom by which that is known, whether it is of logarithms.
+
+    `beside_shift`: it is what is left beside the shift of all rows by the seeds that they share.
+    """
+
+    variance: float
+    freedom: int
+    of_logs: bool
+    beside_shift: bool
+
+    def reach(self, seeds: float) -> float:
+        """Half of the 95 % interval of a mean over so many seeds, Student's t."""
+        return float(stdtrit(self.freedom, 0.975)) * math.sqrt(self.variance / seeds)
 
 
 @dataclass(frozen=True)
 class Evaluated:
     """One evaluation: its scores, and in `about` (protocol.json) all that defines them.
 
-    Or the mean over `seeds`: `about` is that of the first but for the intervals, which are of the mean. Seeds that are
-    trainings may themselves be means, over sampling seeds.
+    Or the mean over `seeds`: `about` is that of the first but for the intervals, which are of the mean by `spreads`.
+    Seeds that are trainings may themselves be means, over sampling seeds.
     """
 
     name: str
     scores: dict[str, float]
     about: Json
     seeds: tuple["Evaluated", ...] = ()
+    spreads: Mapping[str, Spread] = field(default_factory=dict)
 
     @property
     def protocol(self) -> Json:
@@ -62,6 +67,11 @@ class Evaluated:
         """Standard deviations of the scores over the seeds; {} of one evaluation."""
         each = {key: [seed.scores[key] for seed in self.seeds] for key in self.scores}
         return {key: stdev(values) for key, values in each.items()} if self.seeds else {}
+
+    @property
+    def beside_shift(self) -> bool:
+        """Whether its intervals are without the shift of all rows by the seeds that they share."""
+        return any(spread.beside_shift for spread in self.spreads.values())
 
     @property
     def made(self) -> Json:
@@ -131,6 +141,20 @@ def sampling_seeds(made: Json) -> list[int | None]:
     return [stage.get("params", {}).get("seed") for stage in chain(made)]
 
 
+def training_seeds(made: Json, models: Mapping[str, Json]) -> list[Any]:
+    """Of the models that drew samples, in a cascade of all; None of one that was not trained here."""
+    names = [stage["params"].get("upsampler") or stage["params"]["model"] for stage in chain(made)]
+    return [_training_seed(name, models) for name in names]
+
+
+def _training_seed(name: str, models: Mapping[str, Json]) -> Any:
+    """Of a mixture those of both parts."""
+    params: Json = models[name]["params"]
+    if models[name]["kind"] == "mixture":
+        return [_training_seed(params[part], models) for part in ("middle", "ends")]
+    return (params.get("training") or {}).get("seed")
+
+
 def all_but_sampling_seeds(made: Json) -> Json:
     """What made samples, in a cascade at every stage, without the seeds and what does not change them."""
     kept = {key: value for key, value in made.get("params", {}).items() if key not in FREE_AMONG_SEEDS}
@@ -151,7 +175,10 @@ def all_but_seeds(made: Json, models: Mapping[str, Json]) -> Json:
 
 
 def _training(name: str, models: Mapping[str, Json]) -> Any:
-    """What trained a model but for its seed; of one that was not trained here its name, of a mixture both parts."""
+    """What trained a model but for its seed, and on which shards.
+
+    Of one that was not trained here its name, of a mixture both parts.
+    """
     params: Json = models[name]["params"]
     if models[name]["kind"] == "mixture":
         return params | {part: _training(params[part], models) for part in ("middle", "ends")}
@@ -159,7 +186,7 @@ def _training(name: str, models: Mapping[str, Json]) -> Any:
     if not training:
         return name
     kept = {key: value for key, value in training.items() if key not in FREE_AMONG_TRAINING_SEEDS}
-    return params | {"training": kept}
+    return params | {"training": kept, "index_sha256": models[name].get("index_sha256")}
 
 
 def common_name(names: Sequence[str]) -> str:
@@ -172,93 +199,3 @@ def common_name(names: Sequence[str]) -> str:
     kept = "".join(place[0] for place in places if len(set(place)) == 1)
     kept = re.sub(r"[-_.]seed$", "", kept).lstrip("-_.") if differing else kept
     return kept if kept and all(re.fullmatch(r"[-_.]?\d+", part) for part in differing) else names[0]
-
-
-class Spread(NamedTuple):
-    """Of a score over seeds: its variance, the degrees of freedom that this is known by, and whether it is of logs."""
-
-    variance: float
-    freedom: int
-    of_logs: bool
-
-
-def means_over_seeds(groups: Sequence[tuple[str, Sequence[Evaluated]]]) -> list[Evaluated]:
-    """The mean over two or more seeds of each name, of every score that all have, with its 95 % interval.
-
-    That is Student's t with the standard deviation pooled over the groups, cut off at the score's bounds: two seeds
-    alone hardly know their spread, several pairs together do, if all spread alike. Distances and the other scores of
-    IN_PROPORTION spread alike in proportion to their level, so they are pooled as logarithms, if all are above 0.
-    Trainings spread more than the sampling seeds of one, so means over trainings are pooled among themselves; each
-    training counts once, by the mean of its sampling seeds. Where all seeds agree, as on no copies, their spread tells
-    nothing, and there is no interval.
-    """
-    units = [_by_training(seeds) for _, seeds in groups]
-    over_trainings = [len(of_one) > 1 for of_one in units]
-    seeds = [
-        [_mean(alike) for alike in of_one] if several else of_one[0]
-        for of_one, several in zip(units, over_trainings, strict=True)
-    ]
-    spreads = {
-        kind: _pooled([of_one for of_one, several in zip(seeds, over_trainings, strict=True) if several is kind])
-        for kind in set(over_trainings)
-    }
-    means = []
-    for (name, _), of_one, several in zip(groups, seeds, over_trainings, strict=True):
-        counted = f"{name} ({len(of_one)} {'training ' if several else ''}seeds)"
-        means.append(_mean(of_one, counted, spreads[several]))
-    return means
-
-
-def _by_training(seeds: Iterable[Evaluated]) -> list[list[Evaluated]]:
-    found: dict[str, list[Evaluated]] = {}
-    for one in seeds:
-        found.setdefault(trainings(one.made), []).append(one)
-    return list(found.values())
-
-
-def _pooled(groups: Sequence[Sequence[Evaluated]]) -> dict[str, Spread]:
-    """Sums of squares about each group's own mean, over their degrees of freedom."""
-    scores: dict[str, list[list[float]]] = {}
-    for seeds in groups:
-        for key, values in _shared(seeds).items():
-            scores.setdefault(key, []).append(values)
-    pooled = {}
-    for key, of_groups in scores.items():
-        of_logs = key in IN_PROPORTION and all(value > 0 for values in of_groups for value in values)
-        scaled = [[math.log(value) for value in values] for values in of_groups] if of_logs else of_groups
-        freedom = sum(len(values) - 1 for values in scaled)
-        squares = sum(stdev(values) ** 2 * (len(values) - 1) for values in scaled)
-        pooled[key] = Spread(squares / freedom, freedom, of_logs)
-    return pooled
-
-
-def _mean(seeds: Sequence[Evaluated], name: str = "", spreads: dict[str, Spread] | None = None) -> Evaluated:
-    """With intervals if their spread is known; a single one is itself."""
-    if len(seeds) == 1:
-        return seeds[0]
-    scores, intervals = {}, {}
-    for key, values in _shared(seeds).items():
-        scores[key] = fmean(values)
-        spread = (spreads or {}).get(key)
-        if spread and spread.variance:
-            reach = float(stdtrit(spread.freedom, 0.975)) * math.sqrt(spread.variance / len(values))
-            low, high = scores[key] - reach, scores[key] + reach
-            if spread.of_logs:
-                low, high = scores[key] * math.exp(-reach), scores[key] * math.exp(reach)
-            least, most = BOUNDS.get(key, (-math.inf, math.inf))
-            intervals[key] = (max(low, least), min(high, most))
-    return Evaluated(name or seeds[0].name, scores, seeds[0].about | {"intervals": intervals}, tuple(seeds))
-
-
-def _shared(seeds: Sequence[Evaluated]) -> dict[str, list[float]]:
-    """The values of every score that all have."""
-    shared = [key for key in seeds[0].scores if key not in SPREADS and all(key in one.scores for one in seeds)]
-    return {key: [one.scores[key] for one in seeds] for key in shared}
-
-
-def told_apart(one: Evaluated, other: Evaluated, score: str) -> bool | None:
-    """Whether the intervals of a score do not overlap; None where one of them has none."""
-    ours, theirs = one.intervals.get(score), other.intervals.get(score)
-    if ours is None or theirs is None:
-        return None
-    return ours[1] < theirs[0] or theirs[1] < ours[0]

@@ -23,9 +23,9 @@ LABELLED = 24
 """Points; more labels would hide one another."""
 CAPTIONS = {
     "distance_against_steps": "Distance to the reference against network evaluations per image, from noise. "
-    "Bars: 95 % intervals; of a mean over seeds, Student's t of their pooled spread",
-    "distance_against_time": "Speed against quality; labels are network evaluations, or t_mid. Bars: 95 % intervals; "
-    "of a mean over seeds, Student's t of their pooled spread",
+    "Bars: the table's 95 % intervals",
+    "distance_against_time": "Speed against quality; labels are network evaluations, or t_mid. Bars: the table's 95 % "
+    "intervals",
 }
 
 

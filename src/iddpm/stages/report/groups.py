@@ -12,10 +12,11 @@ from iddpm.stages.evaluated import (
     Json,
     all_but_seeds,
     common_name,
-    means_over_seeds,
     sampling_seeds,
+    training_seeds,
     trainings,
 )
+from iddpm.stages.seeds import means_over_seeds
 
 
 @dataclass(frozen=True)
@@ -95,11 +96,12 @@ def _samplings(group: Sequence[Evaluated], models: Mapping[str, Json]) -> list[E
         made = evaluated.made
         same = seeds.setdefault(json.dumps(all_but_seeds(made, models), sort_keys=True), {})
         same.setdefault(json.dumps([trainings(made), sampling_seeds(made)]), evaluated)
-    alike = [list(same.values()) for same in seeds.values()]
-    averaged = [len({one.about["samples_sha256"] for one in members}) == len(members) > 1 for members in alike]
-    several = [members for members, mean in zip(alike, averaged, strict=True) if mean]
-    names = [common_name([one.name for one in members]) for members in several]
-    shared = Counter(names)
-    named = [name if shared[name] == 1 else members[0].name for name, members in zip(names, several, strict=True)]
-    means = iter(means_over_seeds(list(zip(named, several, strict=True))))
-    return [one for members, mean in zip(alike, averaged, strict=True) for one in ([next(means)] if mean else members)]
+    rows: list[list[Evaluated]] = []
+    for same in seeds.values():
+        members = list(same.values())
+        distinct = len({one.about["samples_sha256"] for one in members}) == len(members)
+        rows += [members] if distinct else [[one] for one in members]
+    names = [common_name([one.name for one in members]) for members in rows]
+    shared = Counter(name for name, members in zip(names, rows, strict=True) if len(members) > 1)
+    named = [members[0].name if shared[name] > 1 else name for name, members in zip(names, rows, strict=True)]
+    return means_over_seeds(list(zip(named, rows, strict=True)), lambda one: training_seeds(one.made, models))

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from iddpm.stages.evaluated import Evaluated, told_apart
+from iddpm.stages.evaluated import Evaluated
 from iddpm.stages.report.blocks import (
     Block,
     Cell,
@@ -26,6 +26,7 @@ from iddpm.stages.report.blocks import (
 from iddpm.stages.report.gather import Likelihood, Results
 from iddpm.stages.report.groups import Group
 from iddpm.stages.report.protocol import FID, protocol_fold, score_name
+from iddpm.stages.seeds import told_apart
 from iddpm.tracking import HIGHER_IS_BETTER
 
 CSV_COLUMNS = (
@@ -33,11 +34,20 @@ CSV_COLUMNS = (
     "distance", "frechet_distance", "frechet_distance_infinity", "kid", "inception_score", "class_probabilities",
     "precision", "recall", "density", "coverage", "authenticity", "copies", "label_accuracy",
 )  # fmt: skip
+ALIKE = "distances, KID and IS in proportion to their level"
 POOLED = (
     "of a mean over seeds, Student's t, by the variance over seeds of all means of this table together, which assumes "
-    "that they spread alike, distances, KID and IS in proportion to their level; means over training seeds and over "
-    "sampling seeds are pooled each for themselves."
+    f"that they spread alike, {ALIKE}, and that no chance moves two rows together; means over training seeds and over "
+    "sampling seeds are pooled each for themselves. Rows are told apart where their intervals do not overlap."
 )
+BESIDE_SHIFT = (
+    "of a mean over seeds, Student's t. All rows have the same seeds, whose chance may move every row alike. This "
+    "shift is not in the intervals of means: they are for comparing rows, and an absolute value is less certain. They "
+    f"are by the variance left beside row and seed, which is taken to be alike in all rows, {ALIKE}. Rows are told "
+    "apart by their difference, which is known within 1.41 (√2) times the half of an interval: intervals of two means "
+    "that are told apart may overlap a little."
+)
+SHIFT_LEFT_OUT = "without the shift that all rows share by their seeds"
 NOTES_SHOWN = 4
 MEANINGS = {
     "distance": "Frechet distance between Gaussians fitted to the features of samples and reference; 0 is equality. "
@@ -122,6 +132,7 @@ def _best_distance(group: Group) -> Tile:
     if interval := best.intervals.get(key):
         near = [quoted(one) for one in others if told_apart(best, one, key) is False]
         note += f", 95 % {number(interval[0], 3)} to {number(interval[1], 3)}"
+        note += f", {SHIFT_LEFT_OUT}" if best.beside_shift else ""
         note += f"; not told apart from {joined(near)}" if near else ""
     return Tile(f"{'Lowest' if others else 'The only'} {group.title}", number(best.scores[key], 3), note)
 
@@ -201,10 +212,9 @@ def _named(one: Evaluated, model: bool) -> Cell:
 def _caption(group: Group) -> str:
     first = group.evaluations[0]
     parts = ["In small print 95 % intervals at this number of images, without its bias"]
-    parts[0] += f"; {POOLED}" if any(one.seeds for one in group.samplings) else "."
-    parts.append(
-        "Marked: the best of a column and all that its interval does not tell apart from it, unless that is every row."
-    )
+    means = [one for one in group.samplings if one.seeds]
+    parts[0] += f"; {BESIDE_SHIFT if any(one.beside_shift for one in means) else POOLED}" if means else "."
+    parts.append("Marked: the best of a column and all that is not told apart from it, unless that is every row.")
     if "coverage" in first.scores:
         protocol = first.about["protocol"]
         real = protocol["manifold_reference"] or protocol["reference"]["images"]
