@@ -246,7 +246,7 @@ class TestRegistered:
         register_model(registered.root, "base", "few", "champion", "few-steps", "frechet_distance")
         assert np.array_equal(drawn(registered, "models:/few@champion"), images_of(registered, "few-steps"))
         assert drawn(registered, "models:/few@champion", sampler="ancestral").shape == earned.shape
-        with pytest.raises(UserError, match=r"^weights half: choose ema or raw$"):
+        with pytest.raises(UserError, match=r"^weights: input should be 'ema' or 'raw', not 'half'$"):
             predict("few", pd.DataFrame({"label": [-1]}), {"weights": "half"}, registered.root)
 
     def test_drawing_from_the_registry_needs_no_parameters(
@@ -462,9 +462,12 @@ def test_a_cascade_of_three_stages_that_starts_from_a_surrogate(tmp_path: Path) 
     cascade = CascadeModel(tmp_path)
     assert np.array_equal(cascade.draw(np.array([-1, 3, 3, 7, -1, -1]), 6), large)
     for asked, message in (
-        ({"eta": 0.5}, "eta 0.5: only the ddim sampler has it"),
+        ({"eta": 0.5}, "eta: only the ddim sampler has it"),
         ({"upsampler_sampler": "euler"}, "upsampler_sampler: input should be 'ancestral' or 'ddim', not 'euler'"),
-        ({"upsampler_2_augmentation": 0.5}, "upsampler_2_augmentation 0.5: more than the 0.25 of the training"),
+        (
+            {"upsampler_2_augmentation": 0.5},
+            "upsampler_2_augmentation: 0.5 is more than the 0.25 that up was",
+        ),
         ({"upsampler_steps": "1000"}, "upsampler_steps: "),
     ):
         with pytest.raises(UserError, match=f"^{message}"):
