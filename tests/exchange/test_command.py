@@ -11,7 +11,7 @@ from iddpm.checks import load_params
 from iddpm.errors import UserError
 from iddpm.exchange import architecture_from_flags, import_unet2d
 from iddpm.stages.models import DiffusionModel
-from iddpm.stages.single_model import draw_images
+from iddpm.stages.single_model import SingleModel
 from iddpm.training.checkpoint import open_checkpoint
 from tests.conftest import ROOT, Project, tiny_params
 
@@ -128,8 +128,7 @@ def test_the_stage(project: Project) -> None:
     project.write(params)
     with pytest.raises(UserError, match=r"params.yaml: imports\.tiny\.flags: --num_heads_upsample 2: networks of"):
         load_params(project.root / "params.yaml")
-    model = DiffusionModel(project.root / "runs/models/tiny")
-    assert draw_images(model, None, 2, "ancestral", "2", 0).shape == (2, 32, 32, 3)
+    assert SingleModel(project.root / "runs/models/tiny").draw(None, 2, steps="2").shape == (2, 32, 32, 3)
 
 
 def test_flags_that_begin_like_an_option_reach_the_parser(command: Command) -> None:

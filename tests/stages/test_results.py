@@ -208,6 +208,28 @@ class TestRegistered:
         ]
         assert len(client(registered).search_model_versions("name = 'tiny'")) == 3
 
+    def test_a_cascade_that_became_a_seed_of_another_has_no_alias_of_its_own(
+        self, registered: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.chdir(registered.root)
+        whole = cascade_params()
+        alone = json.loads(json.dumps(whole))
+        del alone["cascades"]["large"], alone["evaluations"]["large"]
+        registered.write(alone)
+        try:
+            register(name="grown")
+        finally:
+            registered.write(whole)
+        register(name="grown")
+        printed = capsys.readouterr().out.splitlines()
+        assert "models:/grown@cascade-large-seed-1 is version 3, registered" in printed
+        assert [line for line in printed if "stays" in line or "gone" in line] == [
+            "models:/grown@cascade-large-seed-1 is gone: that entry is a seed of cascade-large, whose version has its "
+            "scores"
+        ]
+        aliases = client(registered).get_registered_model("grown").aliases
+        assert {alias for alias in aliases if alias.startswith("cascade-")} == {"cascade-large"}
+
     def test_a_cascade_by_its_alias_is_the_pipelines(self, registered: Project) -> None:
         """Bit for bit, with seeds and labels of its own; and everything of the request has an effect."""
         expected = images_of(registered, "large")
@@ -246,7 +268,7 @@ class TestRegistered:
         register_model(registered.root, "base", "few", "champion", "few-steps", "frechet_distance")
         assert np.array_equal(drawn(registered, "models:/few@champion"), images_of(registered, "few-steps"))
         assert drawn(registered, "models:/few@champion", sampler="ancestral").shape == earned.shape
-        with pytest.raises(UserError, match=r"^weights half: choose ema or raw$"):
+        with pytest.raises(UserError, match=r"^weights: input should be 'ema' or 'raw', not 'half'$"):
             predict("few", pd.DataFrame({"label": [-1]}), {"weights": "half"}, registered.root)
 
     def test_drawing_from_the_registry_needs_no_parameters(
@@ -307,33 +329,43 @@ def replaced(project: Project, file: str, change: Callable[[bytes], bytes]) -> C
     return lambda: bool(path.write_bytes(before)) and None
 
 
+ENTRIES = ["model-base", "model-up", "cascade-large"]
+LARGE = ["cascade-large", "cascade-large-seed-1"]
+
+
 class TestIncomplete:
     """What is missing or outdated is left out, and said with the stage that makes it; the rest is registered."""
 
     @pytest.mark.parametrize(
-        ("file", "problem", "sound"),
+        ("file", "problem", "lost"),
         [
-            ("runs/models/base/manifest.json", "sample@small: outdated: runs/models/base has changed", ["up"]),
             (
-                "runs/samples/few-steps/grid.png",
-                "evaluate@few-steps: outdated: runs/samples/few-steps",
-                ["up", "large"],
+                "runs/models/base/manifest.json",
+                "sample@small: outdated: runs/models/base has changed",
+                ["model-base", *LARGE],
             ),
-            ("runs/samples/large/grid.png", "evaluate@large: outdated: runs/samples/large has changed", ["base", "up"]),
+            ("runs/samples/few-steps/grid.png", "evaluate@few-steps: outdated: runs/samples/few-steps", ["model-base"]),
+            ("runs/samples/large-seed-1/grid.png", "evaluate@large-seed-1: outdated: runs/samples/large-seed", LARGE),
         ],
     )
     def test_a_measurement_of_what_is_no_more(
-        self, finished: Project, file: str, problem: str, sound: list[str]
+        self, finished: Project, file: str, problem: str, lost: list[str]
     ) -> None:
+        """Neither of the entries that differ in seeds alone has a result then."""
         restore = replaced(finished, file, lambda content: content + b"\n")
         try:
             results, found, unfinished = gather_results(finished.root)
         finally:
             restore()
-        assert {alias.partition("-")[2] for alias in unfinished} >= {"base", "up", "large"} - set(sound)
+        assert unfinished == set(lost)
         (message,) = found  # once, if both a model and a cascade rest on it
         assert message.startswith(problem) and "dvc repro" in message and len(message.splitlines()) == 1
-        assert [result.name for result in results] == sound
+        assert [result.alias for result in results] == [alias for alias in ENTRIES if alias not in lost]
+
+    def test_where_nothing_is_missing(self, finished: Project) -> None:
+        results, problems, unfinished = gather_results(finished.root)
+        assert [result.alias for result in results] == ENTRIES and results[-1].seeds == ("large-seed-1",)
+        assert not problems and not unfinished
 
     @pytest.mark.parametrize(
         ("keys", "value", "problem"),
@@ -462,9 +494,12 @@ def test_a_cascade_of_three_stages_that_starts_from_a_surrogate(tmp_path: Path) 
     cascade = CascadeModel(tmp_path)
     assert np.array_equal(cascade.draw(np.array([-1, 3, 3, 7, -1, -1]), 6), large)
     for asked, message in (
-        ({"eta": 0.5}, "eta 0.5: only the ddim sampler has it"),
+        ({"eta": 0.5}, "eta: only the ddim sampler has it"),
         ({"upsampler_sampler": "euler"}, "upsampler_sampler: input should be 'ancestral' or 'ddim', not 'euler'"),
-        ({"upsampler_2_augmentation": 0.5}, "upsampler_2_augmentation 0.5: more than the 0.25 of the training"),
+        (
+            {"upsampler_2_augmentation": 0.5},
+            "upsampler_2_augmentation: 0.5 is more than the 0.25 that up was",
+        ),
         ({"upsampler_steps": "1000"}, "upsampler_steps: "),
     ):
         with pytest.raises(UserError, match=f"^{message}"):

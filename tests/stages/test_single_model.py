@@ -11,14 +11,15 @@ from iddpm.errors import UserError
 from iddpm.params import Sampling, Weights
 from iddpm.stages.draw import draw
 from iddpm.stages.models import DiffusionModel
-from iddpm.stages.single_model import SingleModel, draw_images, served_defaults
+from iddpm.stages.single_model import SingleModel, served_defaults
+from iddpm.training.checkpoint import open_checkpoint
 
 from .test_draw import write_model
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> DiffusionModel:
-    return DiffusionModel(write_model(tmp_path_factory.mktemp("model") / "digits"))
+def model(tmp_path_factory: pytest.TempPathFactory) -> SingleModel:
+    return SingleModel(write_model(tmp_path_factory.mktemp("model") / "digits"))
 
 
 @pytest.mark.parametrize(
@@ -31,51 +32,63 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> DiffusionModel:
 )
 def test_a_model_draws_by_its_own_defaults(tmp_path: Path, diffusion: dict[str, Any], steps: str) -> None:
     """Also where it has fewer steps than the usual number, or variances that are those of single steps."""
-    model = SingleModel(write_model(tmp_path / "m", {"diffusion": diffusion}))
-    defaults: dict[str, Any] = served_defaults(model.checkpoint, None)
+    folder = write_model(tmp_path / "m", {"diffusion": diffusion})
+    defaults: dict[str, Any] = served_defaults(open_checkpoint(folder), None)
     assert (defaults["steps"], defaults["sampler"]) == (steps, "ancestral")
-    assert model.draw(None, 1, **defaults).shape == (1, 8, 8, 1)
+    drawn = SingleModel(folder).draw(None, 1)
+    assert drawn.shape == (1, 8, 8, 1) and np.array_equal(drawn, SingleModel(folder).draw(None, 1, **defaults))
 
 
 def test_a_sampling_is_drawn_as_it_says(tmp_path: Path) -> None:
-    model = SingleModel(write_model(tmp_path / "m"))
+    model, checkpoint = SingleModel(write_model(tmp_path / "m")), open_checkpoint(tmp_path / "m")
     entry = {"model": "m", "count": 5, "steps": "6,4", "sampler": "ddim", "eta": 0.5, "batch_size": 2, "seed": 7}
     sampling = Sampling.model_validate_json(json.dumps(entry | {"clip": False, "weights": "raw"}))
-    defaults: dict[str, Any] = served_defaults(model.checkpoint, sampling)
+    defaults: dict[str, Any] = served_defaults(checkpoint, sampling)
     raw = DiffusionModel(tmp_path / "m", Weights.RAW)
     settings: dict[str, Any] = {"sampler": sampling.sampler, "eta": 0.5, "clip": False, "batch_size": 2, "seed": 7}
     expected = draw(raw, 5, steps="6,4", labels=raw.labels(5), **settings).images
     assert np.array_equal(model.draw(None, 5, **defaults), expected)
     for changed in ({"weights": "ema"}, {"clip": True}, {"seed": 8}, {"eta": 0.0}):
         assert not np.array_equal(model.draw(None, 5, **(defaults | changed)), expected)
-    with pytest.raises(UserError, match=r"^batch_size 0: draw one image at once at least$"):
-        model.draw(None, 5, **(defaults | {"batch_size": 0}))
 
 
 @pytest.mark.parametrize(
-    ("settings", "message"),
+    ("asked", "message"),
     [
-        ({"sampler": "euler"}, "sampler euler: choose ancestral or ddim"),
-        ({"eta": 0.5}, "eta 0.5: only the ddim sampler has it"),
-        ({"sampler": "ddim", "eta": 1.5}, "eta 1.5: lies between 0 and 1"),
-        ({"steps": "21"}, "steps: '21'"),
+        ({"sampler": "euler"}, "sampler: input should be 'ancestral' or 'ddim', not 'euler'"),
+        ({"weights": "half"}, "weights: input should be 'ema' or 'raw', not 'half'"),
+        ({"eta": 0.5}, "eta: only the ddim sampler has it"),
+        ({"sampler": "ddim", "eta": 1.5}, "eta: input should be less than or equal to 1, not 1.5"),
+        ({"batch_size": 0}, "batch_size: input should be greater than or equal to 1, not 0"),
+        ({"seed": None}, "seed: input should be a valid integer, not None"),
+        ({"step": "3"}, "step: extra inputs are not permitted"),
+        ({"steps": "21"}, "steps: '21': cannot take 21 steps"),
         ({"labels": np.array([10, 0])}, "label 10: the model has classes 0 to 9"),
     ],
 )
-def test_what_cannot_be_drawn_is_named(model: DiffusionModel, settings: dict[str, Any], message: str) -> None:
-    asked: dict[str, Any] = {"labels": None, "count": 2, "sampler": "ancestral", "steps": "3", "seed": 0} | settings
-    with pytest.raises(UserError, match=message):
-        draw_images(model, **asked)
+def test_what_cannot_be_drawn_is_named(model: SingleModel, asked: dict[str, Any], message: str) -> None:
+    """As `iddpm check` says it of an entry, without a path."""
+    with pytest.raises(UserError, match=f"^{message}"):
+        model.draw(**{"labels": None, "count": 2, "steps": "3"} | asked)
 
 
 def test_learned_variances_are_those_of_single_steps(tmp_path: Path) -> None:
-    learned = DiffusionModel(write_model(tmp_path / "l", {"diffusion": {"timesteps": 20, "variance": "learned"}}))
-    with pytest.raises(UserError, match="steps 3: the model's variances are those of single steps; take all 20"):
-        draw_images(learned, None, 2, "ancestral", "3", 0)
+    learned = SingleModel(write_model(tmp_path / "l", {"diffusion": {"timesteps": 20, "variance": "learned"}}))
+    with pytest.raises(UserError, match=r"^steps: 3 of 20 with variance learned: .*, or steps: 20$"):
+        learned.draw(None, 2, steps="3")
     for sampler, steps in (("ancestral", "20"), ("ddim", "3")):
-        assert len(draw_images(learned, None, 2, sampler, steps, 0)) == 2
+        assert len(learned.draw(None, 2, sampler=sampler, steps=steps)) == 2
 
 
-def test_eta_changes_what_ddim_draws(model: DiffusionModel) -> None:
-    drawn = [draw_images(model, None, 2, "ddim", "3", 0, eta) for eta in (0.0, 1.0)]
+def test_no_request_is_blamed_for_a_mistake_of_the_network(model: SingleModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*args: object) -> None:
+        raise ValueError("of torch")
+
+    monkeypatch.setattr(DiffusionModel, "denoiser", lambda *args: broken)
+    with pytest.raises(ValueError, match=r"^of torch$"):
+        model.draw(None, 2, steps="3")
+
+
+def test_eta_changes_what_ddim_draws(model: SingleModel) -> None:
+    drawn = [model.draw(None, 2, sampler="ddim", steps="3", eta=eta) for eta in (0.0, 1.0)]
     assert not np.array_equal(*drawn)

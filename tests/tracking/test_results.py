@@ -1,6 +1,7 @@
 """All results of a pipeline as versions: none twice, and the best of each score has its alias."""
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,16 @@ def test_an_entry_without_a_result_now_keeps_its_alias(root: Path, model_dir: Pa
     assert aliases(root) == before
     assert [line for line in lines if "stays" in line] == [
         "models:/digits@model-near stays version 1: here that entry is not complete and up to date"
+    ]
+
+
+def test_an_entry_that_became_a_seed_of_another_loses_its_alias(root: Path, model_dir: Path) -> None:
+    first, other = (result(model_dir, name, {"fd-lite0": 1.0}) for name in ("first", "other"))
+    register_results([first, other], "digits", root)
+    lines = register_results([replace(other, seeds=("first", "third"))], "digits", root)
+    assert aliases(root) == {"model-other": "2", "best-fd-lite0": "1"}  # the version has the content that it had
+    assert [line for line in lines if "gone" in line] == [
+        "models:/digits@model-first is gone: that entry is a seed of model-other, whose version has its scores"
     ]
 
 

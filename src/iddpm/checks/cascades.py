@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from iddpm.checks.chains import check_eta, check_known_images, check_steps, check_weights, images_of
+from iddpm.checks.chains import check_augmentation, check_eta, check_known_images, check_steps, check_weights, images_of
 from iddpm.checks.references import SAMPLE_GROUPS, Named, named_model, reference, sample_set
 from iddpm.data import known_card
 from iddpm.evaluation.fidelity import SMALLEST_SIZE
@@ -57,7 +57,7 @@ def check_reconstruction(path: str, reconstruction: Reconstruction, params: Para
 def _check_upsampler(path: str, use: Cascade | Reconstruction, params: Params) -> Iterator[str]:
     yield from reference(f"{path}.upsampler", use.upsampler, params, *UPSAMPLER_GROUPS)
     yield from check_weights(path, use.upsampler, use.weights, params)
-    yield from check_eta(path, use)
+    yield from check_eta(f"{path}.eta", use)
     model = named_model(use.upsampler, params)
     if model is None or use.upsampler in params.mixtures:
         return
@@ -65,9 +65,8 @@ def _check_upsampler(path: str, use: Cascade | Reconstruction, params: Params) -
     upsampling = model.architecture.upsampling
     if upsampling is None:
         yield f"{path}.upsampler: {use.upsampler} has no upsampling: it sees no low-resolution image"
-    elif use.augmentation > upsampling.noise_augmentation:
-        most = upsampling.noise_augmentation
-        yield f"{path}.augmentation: {use.augmentation} is more than the {most} that {use.upsampler} was trained with"
+    else:
+        yield from check_augmentation(f"{path}.augmentation", use, upsampling)
 
 
 def _upsampler(use: Cascade | Reconstruction, params: Params) -> Named | None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from iddpm.checks.references import Named
 from iddpm.data import Card
 from iddpm.diffusion import Sampler, Variance
-from iddpm.params import Cascade, Params, Reconstruction, Sampling, Weights
+from iddpm.params import Cascade, Params, Reconstruction, Sampling, Upsampling, Weights
 
 Chain = Sampling | Cascade | Reconstruction
 
@@ -13,7 +13,7 @@ Chain = Sampling | Cascade | Reconstruction
 def check_eta(path: str, chain: Chain) -> Iterator[str]:
     """Noise of a step that a sampler does not have."""
     if chain.sampler is Sampler.ANCESTRAL and chain.eta:
-        yield f"{path}.eta: only the ddim sampler has it"
+        yield f"{path}: only the ddim sampler has it"
 
 
 def check_steps(path: str, chain: Chain, model: Named) -> Iterator[str]:
@@ -34,6 +34,13 @@ def check_skipping(path: str, variance: Variance, taken: int, steps: int, sample
             f"{path}: {taken} of {steps} with variance learned: its log variances are those of single steps: "
             f"use learned_range, or steps: {steps}"
         )
+
+
+def check_augmentation(path: str, use: Cascade | Reconstruction, upsampling: Upsampling) -> Iterator[str]:
+    """More noise on the low-resolution images than the upsampler knows."""
+    most = upsampling.noise_augmentation
+    if use.augmentation > most:
+        yield f"{path}: {use.augmentation} is more than the {most} that {use.upsampler} was trained with"
 
 
 def check_weights(path: str, model: str, weights: Weights, params: Params) -> Iterator[str]:

@@ -29,7 +29,7 @@ def check_sampling(path: str, sampling: Sampling, params: Params) -> Iterator[st
     """Of a sampling, with or without a surrogate."""
     yield from reference(f"{path}.model", sampling.model, params, *MODEL_GROUPS)
     model = named_model(sampling.model, params)
-    yield from check_eta(path, sampling)
+    yield from check_eta(f"{path}.eta", sampling)
     if sampling.interpolations:
         yield from _check_interpolations(f"{path}.interpolations", sampling)
     if model is not None and model.architecture.upsampling is not None:

@@ -3,16 +3,12 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
-from pydantic import ValidationError
-
-from iddpm.checks.chains import check_skipping
-from iddpm.diffusion import Sampler
-from iddpm.errors import UserError
-from iddpm.params import Cascade, Device, Sampling, Section, SurrogateSampling
-from iddpm.stages.draw import LowResolution, Start, draw_entry, plan_chains
+from iddpm.params import Cascade, Device, Sampling, SurrogateSampling
+from iddpm.stages.draw import LowResolution, Start, draw_entry
 from iddpm.stages.models import DiffusionModel, GanModel, Images, Labels
+from iddpm.stages.request import adapt_entry, parse_entry, refuse_unfit
 from iddpm.training.checkpoint import open_checkpoint
 
 RECIPE = "cascade.json"
@@ -20,7 +16,6 @@ SURROGATE = "surrogate"
 OWN_SEEDS = -1
 """The seed that leaves each stage its own."""
 
-Entry = TypeVar("Entry", bound=Section)
 Entries = Sequence[Sampling | Cascade]
 """Of params.yaml: the sampling of the base model, then the cascades upon it."""
 
@@ -66,8 +61,8 @@ class CascadeModel:
 
     def __init__(self, folder: Path, device: Device = Device.AUTO) -> None:
         base, *above = json.loads((folder / RECIPE).read_text())["stages"]
-        sampling = _parsed(SurrogateSampling if SURROGATE in base else Sampling, base)
-        entries: Entries = [sampling, *(_parsed(Cascade, stage) for stage in above)]
+        sampling = parse_entry(SurrogateSampling if SURROGATE in base else Sampling, base)
+        entries: Entries = [sampling, *(parse_entry(Cascade, stage) for stage in above)]
         start = _open_start(folder / SURROGATE, sampling, device) if isinstance(sampling, SurrogateSampling) else None
         self._parts = [
             _Part(
@@ -95,42 +90,11 @@ class CascadeModel:
 
     def _adapted(self, part: _Part, seed: int, asked: Mapping[str, str | float]) -> _Part:
         """The stage with what a request wants otherwise, checked like an entry of params.yaml."""
-        own = part.entry.model_dump(mode="json")
         keys = [key for key in ("steps", "sampler", "eta", "augmentation") if f"{part.prefix}{key}" in asked]
         changes = {key: asked[f"{part.prefix}{key}"] for key in keys} | ({} if seed == OWN_SEEDS else {"seed": seed})
-        entry = _parsed(type(part.entry), own | changes, part.prefix)
-        _refuse_unfit(part._replace(entry=entry))
+        entry = adapt_entry(part.entry, changes, part.prefix)
+        refuse_unfit(entry, part.model, part.start, part.prefix)
         return part._replace(entry=entry)
-
-
-def _parsed(kind: type[Entry], values: Mapping[str, Any], prefix: str = "") -> Entry:
-    try:
-        return kind.model_validate_json(json.dumps(values))
-    except ValidationError as error:
-        problem = error.errors()[0]
-        message = problem["msg"][0].lower() + problem["msg"][1:]
-        raise UserError(f"{prefix}{problem['loc'][0]}: {message}, not {problem['input']!r}") from None
-
-
-def _refuse_unfit(part: _Part) -> None:
-    """UserError when a chain cannot be run as its entry says."""
-    prefix, entry, model, start = part
-    if entry.eta and entry.sampler is Sampler.ANCESTRAL:
-        raise UserError(f"{prefix}eta {entry.eta:g}: only the ddim sampler has it, the sampler is {entry.sampler}")
-    try:
-        chain = plan_chains(model, str(entry.steps), start).lower
-    except ValueError as error:
-        raise UserError(f"{prefix}steps: {error}") from None
-    spanned = start.t_mid if start else model.process.timesteps
-    if chain is not None:
-        for problem in check_skipping(
-            f"{prefix}steps", model.process.variance, chain.timesteps, spanned, entry.sampler
-        ):
-            raise UserError(problem)
-    upsampling = model.architecture.upsampling
-    if isinstance(entry, Cascade) and upsampling and entry.augmentation > upsampling.noise_augmentation:
-        most = upsampling.noise_augmentation
-        raise UserError(f"{prefix}augmentation {entry.augmentation:g}: more than the {most:g} of the training")
 
 
 def _open_start(folder: Path, sampling: SurrogateSampling, device: Device) -> Start:

@@ -106,9 +106,8 @@ def draw_to_file(
     if model.startswith("models:/"):
         images = _draw_registered(root, model, labels, count, asked)
     else:
-        opened = SingleModel(Path(model), load_params(root / "params.yaml").compute.device)
-        settings: dict[str, Any] = served_defaults(opened.checkpoint, None) | dict(asked)
-        images = opened.draw(labels, count, **settings)
+        device = load_params(root / "params.yaml").compute.device
+        images = SingleModel(Path(model), device).draw(labels, count, **asked)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npz":
         np.savez(out, arr_0=images)

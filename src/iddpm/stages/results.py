@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +33,7 @@ MODEL_STAGES = ("train", "import", "mix")
 
 
 class Gathered(NamedTuple):
-    """Results that are complete and up to date; of what is not, lines that say which stage makes it so, and aliases."""
+    """Results that are complete and up to date; of others, lines that say which stage makes them so, and aliases."""
 
     results: list[Result]
     problems: list[str]
@@ -43,21 +43,24 @@ class Gathered(NamedTuple):
 def gather_results(root: Path) -> Gathered:
     """Of every model, import, mixture and cascade of params.yaml; cascades that differ in their seeds are one."""
     pipeline = _Pipeline(root)
-    makers = [partial(pipeline.model, name) for kind in MODEL_STAGES for name in pipeline.entries(kind)]
+    makers: list[tuple[list[str], Callable[[], Result]]] = [
+        ([entry_alias("model", name)], partial(pipeline.model, name))
+        for kind in MODEL_STAGES
+        for name in pipeline.entries(kind)
+    ]
     cascades: dict[str, list[str]] = {}
     for name in pipeline.params.cascades:
         alike = but_for_seeds(sample_settings(pipeline.params, name))
         cascades.setdefault(json.dumps(alike, sort_keys=True), []).append(name)
-    makers += [partial(pipeline.cascade, names) for names in cascades.values()]
-    results, problems = list[Result](), list[str]()
-    for make in makers:
+    for names in cascades.values():
+        makers.append(([entry_alias("cascade", name) for name in names], partial(pipeline.cascade, names)))
+    results, problems, unfinished = list[Result](), list[str](), set[str]()
+    for aliases, make in makers:
         try:
             results.append(make())
         except UserError as error:
             problems.append(str(error))
-    entries = {entry_alias("model", name) for kind in MODEL_STAGES for name in pipeline.entries(kind)}
-    entries |= {entry_alias("cascade", name) for name in pipeline.params.cascades}
-    unfinished = entries - {result.alias for result in results}
+            unfinished.update(aliases)
     return Gathered(results, list(dict.fromkeys(problems)), unfinished)  # a cascade names a missing base model again
 
 
@@ -89,7 +92,7 @@ class _Pipeline:
         ]
         defaults = served_defaults(checkpoint, best_sampling(self.params, evaluated))
         package = Package("model", partial(copy_model, checkpoint.path), defaults)
-        return self._result(name, package, {"model": (path, checkpoint)}, measurements, {})
+        return self._result([name], package, {"model": (path, checkpoint)}, measurements, {})
 
     def cascade(self, names: list[str]) -> Result:
         """Of cascades that differ in seeds alone, which are published as the first of them. UserError likewise."""
@@ -107,7 +110,7 @@ class _Pipeline:
         pixels = _pixels(models[stage_names(entries)[-1]])
         measurements = list(measured_samples(self.root, self.params, names, pixels))
         package = Package("cascade", partial(_write_cascade, entries, models), request_defaults(entries))
-        return self._result(names[0], package, parts, measurements, {RECIPE: _sha256(recipe)})
+        return self._result(names, package, parts, measurements, {RECIPE: _sha256(recipe)})
 
     def _chain(self, name: str) -> Entries:
         """The cascade of that name and what is below it, the sampling of the base model first."""
@@ -127,7 +130,7 @@ class _Pipeline:
 
     def _result(
         self,
-        name: str,
+        names: list[str],
         package: Package,
         parts: dict[str, tuple[str, Checkpoint]],
         measurements: list[Measurement],
@@ -137,7 +140,8 @@ class _Pipeline:
         scores = {f"{one.name}/{score}": value for one in measurements for score, value in one.values.items()}
         settings = {one.name: one.settings for one in measurements if one.settings}
         best, lineage = best_measured(measurements), trace(self.root, parts)
-        return Result(name, package, manifests | recipe, scores, settings, best, lineage)
+        name, *seeds = names
+        return Result(name, package, manifests | recipe, scores, settings, best, lineage, tuple(seeds))
 
 
 def _write_cascade(entries: Entries, models: Mapping[str, Checkpoint], folder: Path) -> None:

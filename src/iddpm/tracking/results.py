@@ -59,7 +59,8 @@ class Result:
     """A finished model, or a cascade, with all that was measured of it.
 
     `name` is its key in params.yaml, `weights_sha256` the hash of each of its models, `scores` every value by
-    ENTRY/SCORE, `settings` how the images of an entry were drawn.
+    ENTRY/SCORE, `settings` how the images of an entry were drawn. `seeds` are other keys that differ from `name` in
+    seeds alone: their scores are among these, and they have no version of their own.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Result:
     settings: Mapping[str, Mapping[str, Any]]
     measured: Sequence[Measured]
     lineage: Lineage
+    seeds: Sequence[str] = ()
 
     @property
     def alias(self) -> str:
@@ -102,8 +104,9 @@ def entry_alias(kind: str, name: str) -> str:
 def register_results(results: Iterable[Result], name: str, root: Path, unfinished: Collection[str] = ()) -> list[str]:
     """Make every result a version of the registered model `name`, unless its content is one; what was done, in lines.
 
-    `model-NAME` or `cascade-NAME` is the version of that entry of params.yaml. It goes with the entry, but stays where
-    it is while the entry is one of `unfinished`, aliases of entries that have no result now.
+    `model-NAME` or `cascade-NAME` is the version of that entry of params.yaml. It goes with the entry, and
+    where the entry is one of the seeds of another result; it stays where it is while the entry is one of `unfinished`,
+    aliases of entries that have no result now.
 
     `best-TITLE` is the version with the best score of that title among all versions there are. Where its versions were
     measured by several protocols there is an alias for each, named after settings that tell them apart. An alias that
@@ -116,12 +119,14 @@ def register_results(results: Iterable[Result], name: str, root: Path, unfinishe
             client, _ = connect(root)
             known = {version.tags[CONTENT]: version for version in _versions(client, name)}
         current: dict[str, ModelVersion] = {}
+        merged: dict[str, str] = {}
         for result in results:
             tags = result.tags
             version = known.get(tags[CONTENT])
             state = "already registered" if version else "registered"
             version = version or publish(result.package, name, result.scores, result.lineage, tags, root)
             current[result.alias] = version
+            merged |= {entry_alias(result.package.kind, seed): result.alias for seed in result.seeds}
             lines.append(f"models:/{name}@{result.alias} is version {version.version}, {state}")
         with tracking_lock(root):
             best = _best_by_alias(client, name)
@@ -129,7 +134,7 @@ def register_results(results: Iterable[Result], name: str, root: Path, unfinishe
             for alias, one in best.items():
                 client.set_registered_model_tag(name, alias, one.measured)
             _set_aliases(client, name, {alias: str(version.version) for alias, version in holders.items()})
-            lines += _part_with_entries(client, name, current, unfinished)
+            lines += _part_with_entries(client, name, current, merged, unfinished)
         return lines + [_shown(name, alias, one) for alias, one in best.items()]
 
 
@@ -213,9 +218,16 @@ def _set_aliases(client: "MlflowClient", name: str, wanted: Mapping[str, str]) -
 
 
 def _part_with_entries(
-    client: "MlflowClient", name: str, current: Collection[str], unfinished: Collection[str]
+    client: "MlflowClient",
+    name: str,
+    current: Collection[str],
+    merged: Mapping[str, str],
+    unfinished: Collection[str],
 ) -> Iterator[str]:
-    """Delete the aliases of entries that are no more; a line for each, and for each that stays without a result."""
+    """Delete the aliases of entries that are no more, or `merged` into the version of another alias.
+
+    A line for each, and for each that stays without a result.
+    """
     ours = {str(version.version) for version in _versions(client, name)}
     for alias, version in client.get_registered_model(name).aliases.items():
         if not alias.startswith(ENTRIES) or alias in current or str(version) not in ours:
@@ -223,8 +235,11 @@ def _part_with_entries(
         if alias in unfinished:
             yield f"models:/{name}@{alias} stays version {version}: here that entry is not complete and up to date"
         else:
+            why = "params.yaml has no such entry"
+            if alias in merged:
+                why = f"that entry is a seed of {merged[alias]}, whose version has its scores"
             client.delete_registered_model_alias(name, alias)
-            yield f"models:/{name}@{alias} is gone: params.yaml has no such entry"
+            yield f"models:/{name}@{alias} is gone: {why}"
 
 
 def _shown(name: str, alias: str, best: Best) -> str:
