@@ -32,7 +32,7 @@ def check_skipping(path: str, variance: Variance, taken: int, steps: int, sample
     if taken < steps and variance is Variance.LEARNED and sampler is Sampler.ANCESTRAL:  # ddim makes no use of them
         yield (
             f"{path}: {taken} of {steps} with variance learned: its log variances are those of single steps: "
-            f"use learned_range, or steps: {steps}"
+            f"take steps: {steps} or sampler: ddim; variance: learned_range can skip steps"
         )
 
 
