@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from iddpm.evaluation.scaling import Study, envelope, scaling_study, training_compute
+from iddpm.evaluation.scaling_chance import describes
 from iddpm.evaluation.scaling_laws import (
     Form,
     JointLaw,
@@ -155,14 +156,40 @@ def test_points_that_follow_another_law_support_none() -> None:
             assert found.supported is None and not found.joint_describes
 
 
-def test_points_that_follow_the_law_are_not_said_to_follow_another() -> None:
-    for offset, error in ((0.0, 0.003), (0.003, None)):
-        found = 0
-        for seed in range(10):
-            some = points(joint(2.5), 0.003, seed, offset=offset)
-            known = with_errors(some, error) if error else some
-            found += scaling_study(known, None, bootstrap=2, seed=0).joint_describes
-        assert found >= 8
+@pytest.mark.parametrize("constant", [0.0, 2.5])
+@pytest.mark.parametrize("offset", [0.0, 0.003, 0.005, 0.01])
+@pytest.mark.parametrize("error", [0.003, None], ids=["known", "unknown"])
+def test_points_that_follow_the_law_are_not_said_to_follow_another(
+    constant: float, offset: float, error: float | None
+) -> None:
+    """Nor where chance moved all points of a model by more than their own errors."""
+    found = 0
+    for seed in range(10):
+        some = points(joint(constant), 0.003, seed, offset=offset)
+        known = with_errors(some, error) if error else some
+        found += describes(known, fit_joint_law(known, Form.WITH_CONSTANT))
+    assert found >= 8
+
+
+def test_chance_that_models_share_does_not_excuse_another_law() -> None:
+    for law in (FID, STRAIGHT):
+        for seed in range(3):
+            some = points(law, 0.003, seed, offset=0.01)
+            for known in (some, with_errors(some, 0.003)):
+                assert not describes(known, fit_joint_law(known, Form.WITH_CONSTANT))
+
+
+def test_chance_moves_the_law_of_the_envelope() -> None:
+    """Percentiles of the same redraws: they hold the law that the envelope follows, and are wider with more chance."""
+    widths = []
+    for noise in (0.001, 0.01):
+        fit = scaling_study(points(joint(0.0), noise, 1), None, bootstrap=20, seed=0).fits[Form.WITHOUT_CONSTANT]
+        low, high = fit.intervals["exponent"]
+        assert low < fit.law.exponent < high and set(fit.intervals) == {"log10_scale", "exponent"}
+        widths.append(high - low)
+    assert 4 * widths[0] < widths[1]
+    three = [one for one in points(joint(2.5), 0.001) if one.model != "C96"]
+    assert not any(fit.intervals for fit in scaling_study(three, None, bootstrap=5, seed=0).fits.values())
 
 
 def test_the_held_out_model_is_predicted_from_the_others() -> None:

@@ -5,25 +5,21 @@ import json
 import math
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from iddpm.checks import load_params
 from iddpm.data import known_card
 from iddpm.errors import UserError
-from iddpm.evaluation.scaling import Study, scaling_study
-from iddpm.evaluation.scaling_laws import Form, ScalingPoint
 from iddpm.params import Architecture
 from iddpm.stages.context import Stage
 from iddpm.stages.inspect import inspect
 from iddpm.stages.report.gather import gather
-from iddpm.stages.report.scaling import compared, scaling_blocks, verdict
-from iddpm.stages.report.scaling_points import PUBLISHED_LAWS, Studied
+from iddpm.stages.report.scaling import scaling_blocks
+from iddpm.stages.report.scaling_points import studied
 
 from ..conftest import tiny_params, write_tiny_params
 from .test_report import Report, Results
@@ -77,8 +73,10 @@ def studies(**scaling: dict[str, Any]) -> dict[str, Any]:
 class Scaled(Results):
     """Results of `studies` whose values are functions of training compute."""
 
-    def __init__(self, root: Path, bits: Bits = nll, **scaling: dict[str, Any]) -> None:
-        super().__init__(root, **studies(**scaling))
+    def __init__(
+        self, root: Path, bits: Bits = nll, changes: dict[str, Any] | None = None, **scaling: dict[str, Any]
+    ) -> None:
+        super().__init__(root, **studies(**scaling) | (changes or {}))
         counts = {one["path"]: one for one in json.loads(inspect(root, None, None, as_json=True))}
         self.multiply_adds = {name: counts[f"models.{name}"]["multiply_adds"] for name in WIDTHS}
         self.parameters = {name: counts[f"models.{name}"]["parameters"] for name in WIDTHS}
@@ -86,8 +84,9 @@ class Scaled(Results):
             about = {"architecture": entry.model_dump(mode="json", include=set(Architecture.model_fields))}
             about |= {"kind": "diffusion", "card": known_card(self.params.datasets["digits"]).as_json()}
             self.trained(f"runs/models/{name}", about | {"params": entry.model_dump(mode="json")})
-            self.snapshots(name, bits)
             self.timed(f"runs/models/{name}", SECONDS)
+        for name, likelihood in self.params.likelihoods.items():
+            self.snapshots(name, likelihood.model, bits)
         for name, entry in self.params.samplings.items():
             compute = self.compute(entry.model, entry.checkpoint or STEPS)
             scores = {"frechet_distance": straight(compute), "frechet_distance_infinity": straight(compute) / 2}
@@ -97,9 +96,9 @@ class Scaled(Results):
         """The paper's: forward and backward pass as three forward passes of two operations a multiply-add."""
         return self.multiply_adds[name] * 2 * 3 * BATCH * step
 
-    def snapshots(self, name: str, bits: Bits) -> None:
+    def snapshots(self, name: str, model: str, bits: Bits) -> None:
         rows = ["step,split,bits_per_dim,standard_error"]
-        values = {step: bits(self.parameters[name], BATCH * step) for step in range(EVERY, STEPS + 1, EVERY)}
+        values = {step: bits(self.parameters[model], BATCH * step) for step in range(EVERY, STEPS + 1, EVERY)}
         rows += [f"{step},test,{value:.12g},0.001" for step, value in values.items()]
         (self.root / f"runs/likelihoods/{name}/checkpoints.csv").write_text("\n".join(rows) + "\n")
 
@@ -110,7 +109,7 @@ class Scaled(Results):
 
 @pytest.fixture
 def scaled(tmp_path: Path) -> Callable[..., Scaled]:
-    return lambda bits=nll, **scaling: Scaled(tmp_path / "project", bits, **scaling)
+    return lambda bits=nll, **given: Scaled(tmp_path / "project", bits, **given)
 
 
 @pytest.fixture(scope="module")
@@ -161,6 +160,8 @@ def test_the_page_has_the_constants_and_what_the_data_support(made: tuple[Scaled
     _, report = made
     assert "## Scaling\n" in report.markdown and 'id="scaling"' in report.html
     (law,) = (table["With a constant"] for table in tables(report, "joint law"))
+    bent, _ = (table["With a constant"] for table in tables(report, "envelope"))
+    assert re.fullmatch(r"(\S+) \(\S+ to \S+\)", bent["exponent b"]) and " to " in bent["constant c"]
     assert law["constant c"] == "3.4 (3.4 to 3.4)" and law["its error"].startswith("0.00 % too")
     assert law["exponent a"].startswith("0.3 (0.3") and law["exponent b"].startswith("0.4 (")
     _, falling = tables(report, "envelope")
@@ -179,8 +180,10 @@ def test_the_published_laws_of_other_data_are_never_comparable(made: tuple[Scale
         for table in tables(report, "envelope")
     )
     assert "figure 10" in bits["envelope"] and "Published<" not in report.html
-    assert [bits[key] for key in ("a", "exponent b", "constant c")] == ["3e-15", "0.17", "3.40"]
-    assert [distance[key] for key in ("a", "exponent b", "constant c")] == ["2.5e-25", "0.22", "4.00"]
+    assumed = "(assumed, not fitted)"
+    assert [bits[key] for key in ("a", "exponent b", "constant c")] == ["3e-15", "0.17", f"3.40 {assumed}"]
+    assert [distance[key] for key in ("a", "exponent b", "constant c")] == ["2.5e-25", "0.22", f"4.00 {assumed}"]
+    assert report.markdown.count("The paper assumed its constants: for FID") == 2
     assert report.markdown.count("of ImageNet at 64 pixels and does not compare with these") == 2
 
 
@@ -189,12 +192,28 @@ def test_the_published_law_of_the_same_data_may_compare(scaled: Callable[..., Sc
     path = results.root / "data/shards/digits/card.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"source": "images/imagenet", "size": 64}))
     written = section(results, tmp_path / "out")
-    assert "text='Published'" in written and "compares if the images are ImageNet's" in written
+    assert "text='Published'" in written and "compare at most with a fit to ImageNet, measured as the paper" in written
 
 
 def test_a_distance_of_finite_samples_is_said_to_be_biased(made: tuple[Scaled, Report]) -> None:
     _, report = made
     assert report.markdown.count("its constant holds the bias of so few samples") == 1
+
+
+def test_errors_are_the_points_own_only_if_each_has_a_seed_of_its_own(
+    scaled: Callable[..., Scaled], tmp_path: Path
+) -> None:
+    names = ["small", "small-100", "middle", "big", "huge"]
+    results = scaled(distance=DISTANCE | {"points": names}, nll={})
+    stage, entries = Stage("report", "", results.root), results.params.report.scaling
+    shares = {name: studied(stage, gather(stage), name, entry).study.shared_errors for name, entry in entries.items()}
+    assert shares == {"distance": True, "nll": True}
+    for seed, name in enumerate(names):
+        path = results.root / f"runs/evaluations/{name}/protocol.json"
+        about = json.loads(path.read_text())
+        about["samples"]["params"]["seed"] = seed
+        path.write_text(json.dumps(about))
+    assert not studied(stage, gather(stage), "distance", entries["distance"]).study.shared_errors
 
 
 def test_the_figure_names_models_by_width_and_parameters(made: tuple[Scaled, Report]) -> None:
@@ -224,72 +243,18 @@ def test_two_studies_of_one_metric_are_compared(scaled: Callable[..., Scaled], t
     assert "`distance` and" not in written and "and `distance`" not in written
 
 
-def study(law: Bits, name: str) -> Studied:
-    """Of four models and six budgets."""
-    points = [
-        ScalingPoint(f"m{n}", step, 10**n, 10 * step, float(10**n * step), law(10**n, 10 * step))
-        for n in range(3, 7)
-        for step in 10 ** np.arange(1, 7)
-    ]
-    found = scaling_study(points, None, 5, 0)
-    return Studied(name, "bits/dim", "test images", "", [], PUBLISHED_LAWS["nll"], True, {}, found)
-
-
-def flat(parameters: float, images: float) -> float:
-    """With no constant."""
-    return nll(parameters, images) - 3.4
-
-
-def wavering(parameters: float, images: float) -> float:
-    return nll(parameters, images) * (1.3 if int(np.log(parameters * images) * 7) % 2 else 0.8)
-
-
-@pytest.mark.parametrize(
-    ("laws", "said"),
-    [
-        (
-            (nll, flat),
-            "the constant of `first` goes away in `second`, it lies between 3.4 and 3.4 in `first` and 0 and",
-        ),
-        ((flat, nll), "the constant of `second` goes away in `first`"),
-        ((flat, flat), "neither shows a constant, none above "),
-        ((nll, wavering), "the data do not tell whether both have a constant, `second` decides for neither law"),
-    ],
-)
-def test_whether_a_constant_goes_away_is_said(laws: tuple[Bits, ...], said: str) -> None:
-    first, second = map(study, laws, ("first", "second"))
-    assert compared(first, second).startswith(f"`first` and `second`: {said}")
-
-
-def test_constants_that_may_be_one_are_not_told_apart() -> None:
-    """Each study supports its form, but the intervals overlap."""
-    bent, straight = study(nll, "first"), study(flat, "second")
-    said = compared(
-        replace(bent, study=with_range(bent.study, (0.3, 3.0))),
-        replace(straight, study=with_range(straight.study, (0.0, 1.7))),
-    )
-    assert (
-        "the data do not tell whether their constants differ, they lie between 0.3 and 3 in `first` and 0 and" in said
-    )
-
-
-def with_range(study: Study, ends: tuple[float, float]) -> Study:
-    fit = study.joint[Form.WITH_CONSTANT]
-    points = [replace(one, value=40.0) for one in study.points]  # 5 % of it is more than the lower interval reaches
-    joint = study.joint | {Form.WITH_CONSTANT: replace(fit, intervals=fit.intervals | {"constant": ends})}
-    return replace(study, points=points, joint=joint)
-
-
-def test_what_keeps_the_data_from_telling_is_named() -> None:
-    points = study(nll, "all").study.points
-    few = [one for one in points if (one.model, one.step) in {("m3", 10), ("m3", 100), ("m3", 1000), ("m4", 10),
-           ("m5", 10), ("m4", 100)}]  # fmt: skip
-    assert "points enough for the joint law with any one model left out (3 numbers" in verdict(
-        scaling_study(few, None, 5, 0)
-    )
-    assert "needs 3 numbers of parameters, 3 of images and 5 points" in verdict(scaling_study(few[:2], None, 5, 0))
-    of_compute = [replace(one, value=3 + (one.compute / 1e3) ** -0.2) for one in points]
-    assert "the joint law does not describe the points" in verdict(scaling_study(of_compute, None, 5, 0))
+def test_what_studies_were_measured_with_is_that_of_their_points(scaled: Callable[..., Scaled], tmp_path: Path) -> None:
+    strided = {f"{name}-strided": LIKELIHOOD | {"model": name, "steps": 5} for name in WIDTHS}
+    changes = {f"likelihoods.{name}": entry for name, entry in strided.items()}
+    distance = DISTANCE | {"points": ["small", "middle", "huge"]}
+    results = scaled(changes=changes, full={}, strided={"points": list(strided)}, distance=distance)
+    written = section(results, tmp_path / "out")
+    assert "`full` and `strided` were measured differently (steps: all and 5): their constants do not" in written
+    stage, entries = Stage("report", "", results.root), results.params.report.scaling
+    found = {name: studied(stage, gather(stage), name, entry).settings for name, entry in entries.items()}
+    assert found["strided"]["steps"] == 5 and found["strided"]["split"] == "test"
+    assert found["distance"]["count"] == 256 and found["distance"]["features"] == "pixels"
+    assert {one["image size"] for one in found.values()} == {8}
 
 
 @pytest.mark.parametrize("bad", [math.nan, 0.0, -0.5])

@@ -11,6 +11,9 @@ from iddpm.evaluation.scaling import FEWEST_MODELS, FEWEST_POINTS
 from iddpm.params import (
     FREE_AMONG_SEEDS,
     FREE_AMONG_TRAINING_SEEDS,
+    OF_EVALUATION,
+    OF_LIKELIHOOD,
+    OF_SAMPLING,
     Checkpoints,
     Params,
     ScalingMetric,
@@ -18,10 +21,6 @@ from iddpm.params import (
     Splits,
 )
 
-OF_EVALUATION = ("dataset", "split", "features")
-OF_SAMPLING = ("count", "steps", "sampler", "eta", "clip", "weights")
-OF_LIKELIHOOD = ("dataset", "split", "images", "steps", "clip", "weights")
-"""What a metric depends on besides the model: points of one study share it."""
 DIMENSIONS = {"lite0": 1280, "inception": 2048}
 """Features of an image, of the embedded networks."""
 

@@ -6,48 +6,50 @@ step, it turns from the curve of a small one into the row of the others' ends, a
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import torch
-from scipy.special import chdtrc, fdtrc, stdtrit
+from scipy.special import stdtrit
 
+from iddpm.evaluation.scaling_chance import describes, redraws
 from iddpm.evaluation.scaling_laws import (
-    FEWEST_VALUES,
+    CONFIDENCE,
     PRECISION,
     Array,
     Form,
     JointLaw,
     PowerLaw,
     ScalingPoint,
-    chi_square,
     constants,
-    deviations,
     fit_joint_law,
     fit_power_law,
     named,
-    relative_errors,
     resolves,
     scatter,
 )
-from iddpm.randomness import PositionalRandom
 
 FEWEST_MODELS, FEWEST_POINTS = 2, 3
 """Of a study; the joint law needs more."""
 PASSES = 3
 """Forward passes that a training step costs as the paper counts: one, and a backward pass of twice its price."""
-CONFIDENCE = 0.95
+TAIL = (1 - CONFIDENCE) / 2
 SMALL_CONSTANT = 0.05
 """Share of the best value: a law without a constant is supported only if every constant above it is excluded."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """A law fitted to the envelope of all models, and the root mean square relative deviation of its points."""
+    """A law fitted to the envelope of all models, and the root mean square relative deviation of its points.
+
+    `intervals` are percentiles of laws fitted to the envelopes of redrawn points, by the names of PowerLaw: what chance
+    does to this curve, at 95 %, not whether its constant is the models'. {} where JointFit has none, or an envelope of
+    redrawn points is too short.
+    """
 
     law: PowerLaw
     scatter: float
+    intervals: dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -172,8 +174,8 @@ def scaling_study(
     """Fit both forms to the envelope, and joint laws to all points and to all models but one, whose last they predict.
 
     Values are above 0; `held_out` None takes the model of most compute. Points weigh by their errors, where all have
-    one; with `shared_errors` these are mostly common to all (the same images, the same noise), and only the scatter
-    about a law tells what chance does to one point against another.
+    one; with `shared_errors` these may be common to all (the same images, the same noise), and only the scatter about a
+    law tells what chance does to one point against another.
 
     Intervals cover what two ways say, from the lower low to the higher high: `bootstrap` redraws of all points, with
     chance of each point and chance that all points of a model share, and the jackknife over models, which asks the
@@ -188,15 +190,25 @@ def scaling_study(
         weighed = ordered
     fits, joint = {}, {}
     for form in Form:
-        if (law := _envelope_law(weighed, form)) is not None:
-            fits[form] = Fit(law, scatter(envelope(weighed), law))
+        redrawn: list[list[ScalingPoint]] = []
         if resolves(weighed):
-            joint[form] = _joint_fit(weighed, target, form, bootstrap, seed)
-    return Study(ordered, envelope(ordered), target, fits, joint, _describes(weighed, joint), shared_errors)
+            law = fit_joint_law(weighed, form)
+            redrawn = list(redraws(weighed, law, form, bootstrap, seed))
+            joint[form] = _joint_fit(weighed, law, target, form, redrawn)
+        if (of_envelope := _envelope_law(weighed, form)) is not None:
+            told = redrawn if form in joint and joint[form].intervals else []
+            fits[form] = Fit(of_envelope, scatter(envelope(weighed), of_envelope), _percentiles(told, form))
+    described = bool(joint) and describes(weighed, joint[Form.WITH_CONSTANT].law)
+    return Study(ordered, envelope(ordered), target, fits, joint, described, shared_errors)
 
 
-def _joint_fit(points: Sequence[ScalingPoint], target: ScalingPoint, form: Form, bootstrap: int, seed: int) -> JointFit:
-    law = fit_joint_law(points, form)
+def _joint_fit(
+    points: Sequence[ScalingPoint],
+    law: JointLaw,
+    target: ScalingPoint,
+    form: Form,
+    redrawn: Sequence[Sequence[ScalingPoint]],
+) -> JointFit:
     models = dict.fromkeys(point.model for point in points)
     others = {model: [point for point in points if point.model != model] for model in models}
     left_out = {model: fit_joint_law(rest, form) for model, rest in others.items() if resolves(rest)}
@@ -205,10 +217,8 @@ def _joint_fit(points: Sequence[ScalingPoint], target: ScalingPoint, form: Form,
         predicted = float(left_out[target.model].at(target.parameters, target.images))
     ends = {}
     if len(left_out) == len(models):
-        laws = np.array([fit_joint_law(redrawn, form) for redrawn in _redraws(points, law, form, bootstrap, seed)])
-        tail = (1 - CONFIDENCE) / 2
-        reach = float(stdtrit(len(models) - 1, 1 - tail)) * _jackknife_error(np.array(list(left_out.values())))
-        low, high = np.quantile(laws, (tail, 1 - tail), axis=0)
+        reach = float(stdtrit(len(models) - 1, 1 - TAIL)) * _jackknife_error(np.array(list(left_out.values())))
+        low, high = np.quantile([fit_joint_law(one, form) for one in redrawn], (TAIL, 1 - TAIL), axis=0)
         low, high = np.minimum(low, np.array(law) - reach), np.maximum(high, np.array(law) + reach)
         low[[1, 3, 4]] = np.maximum(low[[1, 3, 4]], 0)  # exponents and the constant
         ends = named(law, form, low, high)
@@ -226,55 +236,9 @@ def _envelope_law(points: Sequence[ScalingPoint], form: Form) -> PowerLaw | None
     return fit_power_law(best, form) if len(best) >= constants(PowerLaw, form) else None
 
 
-def _redraws(
-    points: Sequence[ScalingPoint], law: JointLaw, form: Form, bootstrap: int, seed: int
-) -> Iterator[list[ScalingPoint]]:
-    """All points with normal chance added to log y: one of its own for each, and one that a model's points share.
-
-    That of a point is of its error, or of as much more as the points deviate from the law; that of a model is of the
-    models' mean deviations.
-    """
-    spread = math.sqrt(chi_square(points, law) / max(len(points) - constants(JointLaw, form), 1))
-    if points[0].error is not None:
-        spread = max(spread, 1.0)
-    models = list(dict.fromkeys(point.model for point in points))
-    own = np.array([[point.model == model for point in points] for model in models], np.float64)
-    means = own @ deviations(points, law) / own.sum(1)
-    # of as many models A, a and c take up three deviations
-    shared = math.sqrt(float(np.sum(means**2)) / max(len(models) - FEWEST_VALUES, 1))
-    shape = (len(points) + len(models),)
-    chance = PositionalRandom(seed, "scaling/bootstrap").normal(torch.arange(bootstrap), shape).numpy()
-    chance = chance.astype(np.float64)
-    logs = spread * relative_errors(points) * chance[:, : len(points)] + shared * chance[:, len(points) :] @ own
-    for factors in np.exp(logs).tolist():
-        yield [
-            replace(point, value=factor * point.value, error=None if point.error is None else factor * point.error)
-            for point, factor in zip(points, factors, strict=True)
-        ]
-
-
-def _describes(points: Sequence[ScalingPoint], joint: dict[Form, JointFit]) -> bool:
-    """Whether the points follow the joint law as well as chance lets them.
-
-    Where their errors are known, the test of chi-square on the deviations. Else the F test on how much these lean with
-    log D within the models, beside how they scatter about that: chance that a model's points share does not lean.
-    """
-    freedom = len(points) - len(JointLaw._fields)
-    if not joint or freedom < 1:
-        return bool(joint)
-    law = joint[Form.WITH_CONSTANT].law
-    if points[0].error is not None:
-        return bool(chdtrc(freedom, chi_square(points, law)) >= 1 - CONFIDENCE)
-    leaning, rest, freedoms = 0.0, len(points) * PRECISION**2, [0, 0]
-    of_model: dict[str, list[ScalingPoint]] = {}
-    for point in points:
-        of_model.setdefault(point.model, []).append(point)
-    for own in of_model.values():
-        if len(own) > 2:
-            x, y = np.log([point.images for point in own]), deviations(own, law)
-            x, y = x - x.mean(), y - y.mean()
-            lean = float(x @ y) ** 2 / float(x @ x)
-            leaning, rest = leaning + lean, rest + float(y @ y) - lean
-            freedoms = [freedoms[0] + 1, freedoms[1] + len(own) - 2]
-    ratio = leaning / freedoms[0] / (rest / freedoms[1]) if freedoms[0] else 0.0
-    return not freedoms[0] or bool(fdtrc(*freedoms, ratio) >= 1 - CONFIDENCE)
+def _percentiles(redrawn: Sequence[Sequence[ScalingPoint]], form: Form) -> dict[str, tuple[float, float]]:
+    """Of the law of the envelope, where it has one for all redrawn points."""
+    laws = [law for points in redrawn if (law := _envelope_law(points, form)) is not None]
+    if not laws or len(laws) < len(redrawn):
+        return {}
+    return named(laws[0], form, *np.quantile(laws, (TAIL, 1 - TAIL), axis=0))

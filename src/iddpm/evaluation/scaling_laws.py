@@ -17,6 +17,7 @@ EXPONENT = 0.3
 """Where searches begin: the constant as a share of the best value, and every exponent."""
 FEWEST_VALUES = 3
 """Of N, and of D, for a joint law: with two, A N^-a fits whatever the constant is."""
+CONFIDENCE = 0.95
 PRECISION = 1e-6
 """Relative deviation below which a value and a law agree: results are written with about seven digits."""
 
@@ -166,6 +167,18 @@ def deviations(points: Sequence[ScalingPoint], law: PowerLaw | JointLaw) -> Arra
         expected = law.at([point.compute for point in points])
     deviations: Array = np.log([point.value for point in points]) - np.log(expected)
     return deviations
+
+
+def log_slopes(points: Sequence[ScalingPoint], law: JointLaw) -> Array:
+    """Of log y by the law's constants, each in a unit of its own that makes them of one size, [points, constants]."""
+    n, d = np.log([point.parameters for point in points]), np.log([point.images for point in points])
+    of_model = np.exp(law.log10_model_scale * math.log(10) - law.model_exponent * n)
+    of_data = np.exp(law.log10_data_scale * math.log(10) - law.data_exponent * d)
+    columns = [of_model, of_model * (n - n.mean()), of_data, of_data * (d - d.mean()), np.ones(len(points))]
+    slopes = np.stack(columns, axis=1) / (law.constant + of_model + of_data)[:, None]
+    sizes: Array = np.linalg.norm(slopes, axis=0)
+    scaled: Array = slopes / np.where(sizes > 0, sizes, 1)
+    return scaled
 
 
 def scatter(points: Sequence[ScalingPoint], law: PowerLaw | JointLaw) -> float:

@@ -31,6 +31,9 @@ from iddpm.params.reading import Params, read_params, refusal
 from iddpm.params.runs import (
     FREE_AMONG_SEEDS,
     FREE_AMONG_TRAINING_SEEDS,
+    OF_EVALUATION,
+    OF_LIKELIHOOD,
+    OF_SAMPLING,
     Cascade,
     Checkpoints,
     Evaluation,
@@ -49,6 +52,9 @@ from iddpm.params.runs import (
 __all__ = [
     "FREE_AMONG_SEEDS",
     "FREE_AMONG_TRAINING_SEEDS",
+    "OF_EVALUATION",
+    "OF_LIKELIHOOD",
+    "OF_SAMPLING",
     "Architecture",
     "Block",
     "Cascade",

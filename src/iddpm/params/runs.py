@@ -197,6 +197,12 @@ class ScalingMetric(StrEnum):
     BITS_PER_DIM = "bits_per_dim"
 
 
+OF_EVALUATION = ("dataset", "split", "features")
+OF_SAMPLING = ("count", "steps", "sampler", "eta", "clip", "weights")
+OF_LIKELIHOOD = ("dataset", "split", "images", "steps", "clip", "weights")
+"""Keys on which a metric depends besides the model: points of one study share them."""
+
+
 class ScalingStudy(Section):
     """A metric against training compute over models and step budgets (paper, figure 10), with fits of power laws."""
 

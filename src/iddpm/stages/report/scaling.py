@@ -1,15 +1,13 @@
 """Scaling studies on the page: the figure, the fits, and what these say."""
 
 import math
-from collections.abc import Callable, Iterator
-from itertools import combinations
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from iddpm.evaluation.figures import Point, scaling_figure
-from iddpm.evaluation.scaling import Study
-from iddpm.evaluation.scaling_laws import FEWEST_VALUES, Form, JointLaw, PowerLaw, ScalingPoint
+from iddpm.evaluation.scaling_laws import Form, PowerLaw, ScalingPoint
 from iddpm.stages.context import Stage
 from iddpm.stages.report.blocks import (
     Block,
@@ -22,26 +20,27 @@ from iddpm.stages.report.blocks import (
     Pictures,
     Table,
     Text,
-    joined,
     number,
 )
 from iddpm.stages.report.gather import Results
 from iddpm.stages.report.scaling_points import FIGURE_10, REACH, Studied, studied, write_points
+from iddpm.stages.report.scaling_verdict import comparisons, held_out_error, verdict
 
 CSV_FILE = "scaling.csv"
 BEYOND = 1.4
 """The last compute times this is where a fit's line ends."""
 INTRODUCTION = (
     "Training compute C is counted as in the paper: two operations for a multiply-add of one forward pass, three "
-    "passes for every image seen. As in the paper laws are fitted to the envelope, the best that any model reached "
-    "with as much compute. Whether the metric has a constant is asked of a joint law of parameters and images instead, "
-    "fitted to all points: an envelope may bend for no other reason than that all models end at the same step. Fits "
-    "are least squares of the logarithm. Intervals are meant to be 95 %. They assume that the law has this form, that "
-    "chance is normal in the logarithm, and that what chance does to a training shifts all its points alike; they "
-    "come from redraws of such chance and from leaving out one model after the other, and are wide with four models. "
-    f"`{CSV_FILE}` has every point."
+    "passes for every image seen. Laws are fitted to the envelope, the best that any model reached with as much "
+    "compute, as in the paper, but with their constants, which the paper assumed. Whether the metric has a constant is "
+    "asked of a joint law of parameters and images instead, fitted to all points: an envelope may bend for no other "
+    "reason than that all models end at the same step. Fits are least squares of the logarithm. Intervals are meant to "
+    "be 95 %. They assume that the law has this form, that chance is normal in the logarithm, and that what chance "
+    "does to a training shifts all its points alike; they come from redraws of such chance, those of the joint law "
+    "from leaving out one model after the other too, and are wide with four models. Standard errors weigh where each "
+    "point has its own. Points of bits/dim share images and noise, samples of one seed share noise: there the scatter "
+    f"about the law tells what chance does. `{CSV_FILE}` has every point."
 )
-ARTICLES = {form: f"a law {form}" for form in Form}
 
 
 def scaling_blocks(stage: Stage, results: Results, folder: Path) -> list[Block]:
@@ -60,12 +59,12 @@ def scaling_blocks(stage: Stage, results: Results, folder: Path) -> list[Block]:
             *([Text(one.bias)] if one.bias else []),
             *([Notes("", one.left_out)] if one.left_out else []),
             *([_joint_table(one)] if one.study.joint else []),
-            Text(verdict(one.study)),
+            Text(verdict(one.study, one.samples)),
             *([_envelope_table(one)] if one.study.fits else []),
             Fold(f"The {len(one.study.points)} points", [_points_table(one)]),
         ]
-    alike = [pair for pair in combinations(studies, 2) if _kind(pair[0]) == _kind(pair[1])]
-    return [*blocks, Notes("", [compared(*pair) for pair in alike])] if alike else blocks
+    together = comparisons(studies)
+    return [*blocks, Notes("", together)] if together else blocks
 
 
 def _draw(one: Studied, folder: Path) -> Picture:
@@ -132,7 +131,7 @@ def _joint_table(one: Studied) -> Table:
             _constant(form, fit.law.constant, ends),
             Cell(f"{100 * fit.scatter:.2f} %"),
             Cell("" if fit.predicted is None else number(fit.predicted)),
-            Cell(_error(study, form)),
+            Cell(held_out_error(study, form)),
         ]
         rows.append([Cell(form.value.capitalize()), *cells])
     titles = ("A", "exponent a", "B", "exponent b", "constant c", "scatter", "prediction", "its error")
@@ -149,19 +148,25 @@ def _envelope_table(one: Studied) -> Table:
     rows = []
     for form, fit in one.study.fits.items():
         cells = [
-            Cell(_scale(fit.law.log10_scale)),
-            Cell(number(fit.law.exponent, 3)),
-            _constant(form, fit.law.constant, {}),
+            Cell(_scale(fit.law.log10_scale), _interval(fit.intervals, "log10_scale", _scale)),
+            Cell(number(fit.law.exponent, 3), _interval(fit.intervals, "exponent")),
+            _constant(form, fit.law.constant, fit.intervals),
             Cell(f"{100 * fit.scatter:.2f} %"),
         ]
         rows.append([Cell(form.value.capitalize()), *cells])
     law, published = one.published, "Published, other data" if one.other_data else "Published"
-    values = [_scale(law.log10_scale), number(law.exponent, 3), f"{law.constant:.2f}", ""]
-    rows.append([Cell(published, FIGURE_10.source), *map(Cell, values)])
-    caption = f"y = c + (a C)^-b on the {len(one.study.envelope)} points of the envelope, the paper's way. " + (
-        "The published law is of ImageNet at 64 pixels and does not compare with these."
+    assumed = Cell(f"{law.constant:.2f}", "assumed, not fitted")
+    values = [Cell(_scale(law.log10_scale)), Cell(number(law.exponent, 3)), assumed, Cell("")]
+    rows.append([Cell(published, FIGURE_10.source), *values])
+    caption = (
+        f"y = c + (a C)^-b on the {len(one.study.envelope)} points of the envelope, c fitted with a and b. Intervals "
+        "say what chance does to this curve; a constant may be there because all models end at one step, and be none "
+        "of theirs. The paper assumed its constants: for FID about that of images of the data itself, for bits/dim the "
+        "best then known, rounded down. Its a and b rest on them"
+    ) + (
+        "; its law is of ImageNet at 64 pixels and does not compare with these."
         if one.other_data
-        else "The published law compares if the images are ImageNet's, and measured as the paper measured."
+        else ", and compare at most with a fit to ImageNet, measured as the paper measured, whose constant is the same."
     )
     titles = ("a", "exponent b", "constant c", "scatter")
     return Table([Column("envelope", False), *(Column(title) for title in titles)], rows, caption)
@@ -173,62 +178,6 @@ def _constant(form: Form, constant: float, ends: dict[str, tuple[float, float]])
 
 def _interval(ends: dict[str, tuple[float, float]], key: str, shown: Callable[[float], str] = number) -> str:
     return f"{shown(ends[key][0])} to {shown(ends[key][1])}" if key in ends else ""
-
-
-def _error(study: Study, form: Form) -> str:
-    """Of the held-out prediction; "" where the other models were too few for one."""
-    percent = study.error(form)
-    return "" if percent is None else f"{abs(percent):.2f} % too {'high' if percent > 0 else 'low'}"
-
-
-def verdict(study: Study) -> str:
-    """Which form the data support, or why they cannot tell."""
-    if not study.joint:
-        return (
-            "The data cannot tell whether there is a constant: the joint law needs "
-            f"{FEWEST_VALUES} numbers of parameters, {FEWEST_VALUES} of images and {len(JointLaw._fields)} points."
-        )
-    errors = [f"{_error(study, form)} by {ARTICLES[form]}" for form in Form]
-    held_out = f"The held-out {study.held_out.model} is predicted {joined(errors)}."
-    if any(study.error(form) is None for form in Form):
-        held_out = f"The models besides {study.held_out.model} leave too few points to predict it."
-    if study.supported is None:
-        return f"The data cannot tell whether there is a constant: {joined(list(_doubts(study)))}. {held_out}"
-    if study.supported is Form.WITH_CONSTANT:
-        found = f"the constant lies between {_constant_range(study)}"
-    else:
-        found = f"no constant above {_most(study)} is shown"
-    form = ARTICLES[study.supported]
-    return f"The data support {form}: {found}. {held_out}"
-
-
-def _doubts(study: Study) -> Iterator[str]:
-    """What keeps the data from supporting a form."""
-    if not study.joint_describes:
-        yield "the joint law does not describe the points, which deviate from it by more than chance"
-    if study.constant_range is None:
-        yield (
-            "its interval takes points enough for the joint law with any one model left out "
-            f"({FEWEST_VALUES} numbers of parameters, {FEWEST_VALUES} of images, {len(JointLaw._fields)} points)"
-        )
-    elif study.told is None:
-        yield f"0 and any constant up to {_most(study)} agree with the points"
-    else:
-        yield f"the constant's interval lies between {_constant_range(study)}"
-        if study.predicts_better not in (None, study.told):
-            yield f"{ARTICLES[study.predicts_better]} predicts the held-out model better"
-
-
-def _most(study: Study) -> str:
-    """The largest constant that the data allow, beside the best value."""
-    assert study.constant_range is not None
-    most = study.constant_range[1]
-    return f"{number(most, 3)} ({number(100 * most / study.best, 2)} % of the best value)"
-
-
-def _constant_range(study: Study) -> str:
-    assert study.constant_range is not None  # only where there is an interval
-    return " and ".join(number(end, 3) for end in study.constant_range)
 
 
 def _points_table(one: Studied) -> Table:
@@ -247,31 +196,3 @@ def _points_table(one: Studied) -> Table:
         "seconds are as measured: steps times the median pace of the training's log."
     )
     return Table([Column("model", False), *(Column(title) for title in titles)], rows, caption)
-
-
-def _kind(one: Studied) -> tuple[str, str]:
-    return one.unit, one.data
-
-
-def compared(first: Studied, second: Studied) -> str:
-    """Whether the bend of a curve, its constant, is there in both of two studies of one metric."""
-    names = f"`{first.name}` and `{second.name}`"
-    supported = {one.name: one.study.supported for one in (first, second)}
-    if doubtful := [f"`{name}`" for name, form in supported.items() if form is None]:
-        return (
-            f"{names}: the data do not tell whether both have a constant, {joined(doubtful)} decides for neither law."
-        )
-    if set(supported.values()) == {Form.WITHOUT_CONSTANT}:
-        return f"{names}: neither shows a constant, none above {joined([_most(one.study) for one in (first, second)])}."
-    ranges = joined([f"{_constant_range(one.study)} in `{one.name}`" for one in (first, second)])
-    if len(set(supported.values())) == 1:
-        return f"{names}: both have a constant, between {ranges}."
-    if not _disjoint(first.study, second.study):
-        return f"{names}: the data do not tell whether their constants differ, they lie between {ranges}."
-    bent, straight = sorted((first, second), key=lambda one: supported[one.name] is Form.WITHOUT_CONSTANT)
-    return f"{names}: the constant of `{bent.name}` goes away in `{straight.name}`, it lies between {ranges}."
-
-
-def _disjoint(first: Study, second: Study) -> bool:
-    ranges = sorted(one.constant_range for one in (first, second) if one.constant_range is not None)
-    return len(ranges) == 2 and ranges[0][1] < ranges[1][0]

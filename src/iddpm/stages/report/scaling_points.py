@@ -12,9 +12,9 @@ from typing import NamedTuple
 from scipy.special import ndtri
 
 from iddpm.evaluation.published import Protocol, PublishedResult, Score, comparable
-from iddpm.evaluation.scaling import CONFIDENCE, FEWEST_MODELS, FEWEST_POINTS, Study, scaling_study, training_compute
-from iddpm.evaluation.scaling_laws import PowerLaw, ScalingPoint
-from iddpm.params import ScalingMetric, ScalingStudy
+from iddpm.evaluation.scaling import FEWEST_MODELS, FEWEST_POINTS, Study, scaling_study, training_compute
+from iddpm.evaluation.scaling_laws import CONFIDENCE, PowerLaw, ScalingPoint
+from iddpm.params import OF_EVALUATION, OF_LIKELIHOOD, OF_SAMPLING, ScalingMetric, ScalingStudy
 from iddpm.stages.context import Stage
 from iddpm.stages.evaluated import Evaluated, Json
 from iddpm.stages.report.gather import Likelihood, Results
@@ -34,7 +34,7 @@ PUBLISHED_LAWS: dict[Score, PowerLaw] = {
     "fid": PowerLaw(math.log10(2.5e-25), 0.22, 4.00),
     "nll": PowerLaw(math.log10(3.0e-15), 0.17, 3.40),
 }
-"""Those of FIGURE_10."""
+"""Those of FIGURE_10, whose caption says that the constants are not fitted but assumed."""
 
 
 class Cost(NamedTuple):
@@ -68,20 +68,25 @@ class Measured(NamedTuple):
 class Source(NamedTuple):
     """What a study is of: `unit` names the metric, `data` what it was measured on, as `protocol` says.
 
-    `without` says which points lack the metric, `bias` what a constant of the metric holds that no model can mend.
+    `settings` is what all points share and their values depend on. `without` says which points lack the metric, `bias`
+    what a constant of the metric holds that no model can mend; `samples` is their number if their bias is in it.
+    `shared_errors` as in `scaling_study`.
     """
 
     measured: list[Measured]
     unit: str
     data: str
+    settings: Json
     bias: str
+    samples: int | None
+    shared_errors: bool
     protocol: Protocol
     without: list[str]
 
 
 @dataclass(frozen=True)
 class Studied:
-    """A scaling study of params.yaml with its result; `unit`, `data` and `bias` are those of its Source.
+    """A scaling study of params.yaml with its result; `unit`, `data`, `settings`, `bias`, `samples` are its Source's.
 
     `left_out` says which points are not in it, and why. `published` is the law of figure 10, `other_data` whether that
     is for certain of other data, or another metric.
@@ -90,7 +95,9 @@ class Studied:
     name: str
     unit: str
     data: str
+    settings: Json
     bias: str
+    samples: int | None
     left_out: list[str]
     published: PowerLaw
     other_data: bool
@@ -122,12 +129,23 @@ def studied(stage: Stage, results: Results, name: str, entry: ScalingStudy) -> S
         images = cost.images(one.step)
         compute = training_compute(cost.multiply_adds, images)
         points.append(ScalingPoint(one.model, one.step, cost.parameters, images, compute, one.value, one.error))
-    # the standard errors of bits/dim are over images and noise that all models share
-    study = scaling_study(points, entry.held_out, entry.bootstrap, entry.seed, shared_errors=of_likelihoods)
+    study = scaling_study(points, entry.held_out, entry.bootstrap, entry.seed, shared_errors=source.shared_errors)
     score: Score = "nll" if of_likelihoods else "fid"
     other = comparable(score, FIGURE_10.differences(source.protocol, [score])) is False
     other = other or entry.metric is ScalingMetric.FRECHET_DISTANCE_INFINITY
-    return Studied(name, source.unit, source.data, source.bias, left_out, PUBLISHED_LAWS[score], other, costs, study)
+    return Studied(
+        name=name,
+        unit=source.unit,
+        data=source.data,
+        settings=source.settings,
+        bias=source.bias,
+        samples=source.samples,
+        left_out=left_out,
+        published=PUBLISHED_LAWS[score],
+        other_data=other,
+        costs=costs,
+        study=study,
+    )
 
 
 def _likelihoods(results: Results, entry: ScalingStudy) -> Source:
@@ -135,8 +153,19 @@ def _likelihoods(results: Results, entry: ScalingStudy) -> Source:
     first, measured = likelihoods[0], [row for one in likelihoods for row in _of_likelihood(results, one)]
     card = results.cards[first.dataset]
     size = results.models[first.model]["architecture"].get("size") or card["size"]
-    protocol = Protocol(dataset=card["source"], size=size)
-    return Source(measured, "bits/dim", f"{first.shown_split} images of {first.dataset}", "", protocol, [])
+    asked = results.params.likelihoods[first.name]
+    settings = {key: getattr(asked, key) for key in OF_LIKELIHOOD} | {"split": first.shown_split, "image size": size}
+    return Source(
+        measured=measured,
+        unit="bits/dim",
+        data=f"{first.shown_split} images of {first.dataset}",
+        settings=settings,
+        bias="",
+        samples=None,
+        shared_errors=True,  # they are over images and noise that all models share
+        protocol=Protocol(dataset=card["source"], size=size),
+        without=[],
+    )
 
 
 def _evaluations(results: Results, entry: ScalingStudy) -> Source:
@@ -150,18 +179,31 @@ def _evaluations(results: Results, entry: ScalingStudy) -> Source:
     about = evaluations[0].about
     unit, reference, card = about["distance"], about["reference"], results.cards[about["reference"]["dataset"]]
     size = reference.get("averaged_to") or card["size"]
-    protocol = Protocol(dataset=card["source"], size=size, features=network_name(about))
+    asked, sampled = results.params.evaluations[evaluations[0].name], evaluations[0].sampling
+    settings = {key: getattr(asked, key) for key in OF_EVALUATION} | {key: sampled[key] for key in OF_SAMPLING}
+    samples = None if entry.metric is ScalingMetric.FRECHET_DISTANCE_INFINITY else about["protocol"]["images"]
+    seeds = [one.sampling["seed"] for one in evaluations]
     compared = f"{about['protocol']['reference']['images']:,} reference images"
-    if entry.metric is ScalingMetric.FRECHET_DISTANCE_INFINITY:
+    if samples is None:
         unit += "-infinity"
         bias = f"{unit} is extrapolated to unlimited samples; its constant still holds the bias of the {compared}."
     else:
         bias = (
-            f"{unit} of {about['protocol']['images']:,} samples is larger than that of unlimited ones would be: its "
+            f"{unit} of {samples:,} samples is larger than that of unlimited ones would be: its "
             f"constant holds the bias of so few samples, and of the {compared}. `metric: frechet_distance_infinity` is "
             "without the samples' part."
         )
-    return Source(measured, unit, f"{reference['split']} images of {reference['dataset']}", bias, protocol, without)
+    return Source(
+        measured=measured,
+        unit=unit,
+        data=f"{reference['split']} images of {reference['dataset']}",
+        settings=settings | {"image size": size},
+        bias=bias,
+        samples=samples,
+        shared_errors=len(set(seeds)) < len(seeds),  # a seed's noise is the same for all models
+        protocol=Protocol(dataset=card["source"], size=size, features=network_name(about)),
+        without=without,
+    )
 
 
 def _of_evaluation(results: Results, one: Evaluated, metric: ScalingMetric) -> Measured:
