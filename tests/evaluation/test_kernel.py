@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from iddpm.evaluation.kernel import kernel_distance, standard_error
+from iddpm.evaluation.kernel import kernel_distance, paired_kernel_distance, standard_error
 
 
 def drawn(count: int, mean: float, seed: int) -> Tensor:
@@ -57,3 +57,43 @@ def test_standard_error_is_the_spread_of_many_draws() -> None:
 def test_a_subset_larger_than_a_set_is_refused(sizes: tuple[int, int]) -> None:
     with pytest.raises(ValueError, match="kid_subset_size: 21 is more than the 20 images"):
         kernel_distance(drawn(sizes[0], 0, 0), drawn(sizes[1], 0, 1), 21, seed=0)
+
+
+def test_paired_distance_is_that_of_all_pairs_but_the_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("iddpm.evaluation.kernel.ROWS_AT_ONCE", 3)
+    first, second = drawn(7, 0.3, 0), drawn(7, 0.0, 1)
+
+    def kernel(x: Tensor, y: Tensor) -> float:
+        return (float(x.double() @ y.double()) / 8 + 1) ** 3
+
+    def direct(rows: list[int]) -> float:
+        terms = [
+            kernel(first[i], first[j]) + kernel(second[i], second[j]) - 2 * kernel(first[i], second[j])
+            for i in rows
+            for j in rows
+            if i != j
+        ]
+        return sum(terms) / len(terms)
+
+    left_out = [direct([row for row in range(7) if row != out]) for out in range(7)]
+    distance, error = paired_kernel_distance(first, second)
+    assert distance == pytest.approx(direct(list(range(7))), rel=1e-9)
+    assert error == pytest.approx(np.std(left_out) * 6**0.5, rel=1e-9)
+
+
+@pytest.mark.parametrize("likeness", [0.0, 0.9])
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_likeness_of_pairs_does_not_make_their_sets_nearer(likeness: float, shift: float) -> None:
+    """Sets of one distribution are 0 apart on average, whether or not row i of one resembles row i of the other."""
+    found = []
+    for seed in range(80):
+        second = drawn(30, 0.0, seed)
+        first = likeness * second + (1 - likeness**2) ** 0.5 * drawn(30, 0.0, 1000 + seed) + shift
+        found.append(paired_kernel_distance(first, second))
+    values, errors = np.array(found).T
+    if shift == 0:
+        assert abs(values.mean()) < 3 * values.std() / 80**0.5
+        assert values.std() < errors.mean() < 1.7 * values.std()
+    else:
+        assert values.mean() > 1
+        assert errors.mean() == pytest.approx(values.std(), rel=0.2)

@@ -123,7 +123,7 @@ class Reconstruction(_Upsampled):
 
     dataset: Name = Field(description="A key of datasets, of the upsampler's size.")
     split: Split = Field(Split.TEST, description="train or test.")
-    images: int = Field(ge=2, description="How many, from the first.")
+    images: int = Field(ge=3, description="How many, from the first.")
     features: FeaturesName
 
 

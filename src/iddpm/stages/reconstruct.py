@@ -16,9 +16,9 @@ from iddpm.data import ShardFolder, area_average, to_tensor, to_uint8
 from iddpm.errors import UserError
 from iddpm.evaluation.features import FEATURE_NETWORKS, FeatureNetwork, find_files, open_network
 from iddpm.evaluation.fidelity import Fidelity, fidelity
-from iddpm.evaluation.frechet import frechet_distance, moments
 from iddpm.evaluation.grid import enlarged, image_grid
 from iddpm.evaluation.images import ArrayImages
+from iddpm.evaluation.kernel import paired_kernel_distance
 from iddpm.params import Reconstruction
 from iddpm.stages.batches import KeptBatches
 from iddpm.stages.context import Stage, running, say
@@ -124,7 +124,6 @@ def _write(
         "weights": reconstruction.weights.value,
         "psnr_over": "images that are no exact copies; peak 255",
         "ssim_window": "Gaussian, standard deviation 1.5 pixels",
-        "distance": network.distance,
         "features": network.identity,
         **made,
     }
@@ -146,14 +145,16 @@ def _features(images: Images, network: FeatureNetwork) -> Tensor:
     return torch.from_numpy(np.concatenate([network(batch).features for batch in batches])).double()
 
 
-def feature_distances(features: Tensor, originals: Tensor) -> dict[str, float | None]:
-    """Of the sets, and of each image from its own original: the mean squared distance of features [N, D] and [N, D].
+def feature_distances(features: Tensor, originals: Tensor) -> dict[str, float]:
+    """Of the sets (KID) and of each image from its own original: the mean squared distance of features [N, D], [N, D].
 
-    The sets show the same N images, so the bias that a Frechet distance has with so few is about the same for all.
+    A Frechet distance would be misled: its bias with few images is smaller where each resembles its own original.
     """
     own = (features - originals).square().sum(1)
+    kid, error = paired_kernel_distance(features, originals)
     return {
-        "frechet_distance": frechet_distance(moments(features), moments(originals)),
+        "kid": kid,
+        "kid_standard_error": error,
         "feature_distance": float(own.mean()),
         "feature_distance_standard_error": float(own.std()) / math.sqrt(len(own)),
     }

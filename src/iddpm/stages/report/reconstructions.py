@@ -12,7 +12,8 @@ METHODS = {"": "upsampler", "bilinear_": "bilinear", "bicubic_": "bicubic"}
 MEANING = (
     "Real images, averaged down and upsampled again, against the originals. PSNR and SSIM reward the mean of all the "
     "images that may be meant: one sharp sample of them can lose to a blurred interpolation. Distances of features see "
-    "the blur: of the two sets of images (Frechet), and of each image from its own original (mean squared)."
+    "the blur: of the two sets of images (KID, without the pairs of an image and its own original), and of each image "
+    "from its own original (mean squared)."
 )
 
 
@@ -22,7 +23,7 @@ def reconstruction_blocks(stage: Stage, results: Results, folder: Path) -> list[
         return []
     rows = [_row(name, prefix, fidelity) for name, fidelity in results.reconstructions.items() for prefix in METHODS]
     texts = ("reconstruction", "method", "pixels", "images of")
-    numbers = ("images", "PSNR, dB", "SSIM", "distance of the sets", "of each from its original")
+    numbers = ("images", "PSNR, dB", "SSIM", "KID × 1,000", "distance of each from its original")
     columns = [*(Column(title, False) for title in texts), *(Column(title) for title in numbers)]
     pictures = [
         picture
@@ -44,6 +45,7 @@ def _row(name: str, prefix: str, fidelity: Json) -> list[Cell]:
         value, error = (fidelity[f"{prefix}{score}{suffix}"] for suffix in ("", "_standard_error"))
         text = "exact copies" if value is None else number(value, 4)
         cells.append(Cell(text, "" if error is None else f"± {number(error, 2)}"))
-    cells.append(Cell(number(fidelity[f"{prefix}frechet_distance"], 4), protocol["distance"]))
+    kid, kid_error = (1000 * fidelity[f"{prefix}kid{suffix}"] for suffix in ("", "_standard_error"))
     own, error = (fidelity[f"{prefix}feature_distance{suffix}"] for suffix in ("", "_standard_error"))
+    cells.append(Cell(number(kid, 4), f"± {number(kid_error, 2)}, {protocol['features']['name']}"))
     return [*cells, Cell(number(own, 4), f"± {number(error, 2)}")]
