@@ -10,6 +10,7 @@ from iddpm.data import ShardFolder, TrainingStream, open_source, write_shards
 from iddpm.errors import UserError
 from iddpm.params import DigitsDataset, Source
 
+read = ShardFolder.read
 DIGITS = DigitsDataset(source=Source.DIGITS, images_per_block=64, images_per_shard=200)
 RAW = Path("data/raw")  # which the digits ignore
 
@@ -99,6 +100,33 @@ def test_stream_is_a_function_of_position(shards: ShardFolder, window_shards: in
         part, part_labels = again.batch(first, count)
         assert np.array_equal(part, images[first - 1000 : first - 1000 + count])
         assert np.array_equal(part_labels, labels[first - 1000 : first - 1000 + count])
+
+
+@pytest.mark.parametrize("window_shards", [1, 3, 100])
+def test_kept_batches_are_the_same_and_read_once(
+    shards: ShardFolder, window_shards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    firsts, count = [40, 1490, 1700, 10_000], 60  # one within a window, one across epochs
+    stream = TrainingStream(shards, "train", seed=5, window_shards=window_shards)
+    expected = [stream.batch(first + skip, count - skip) for first in firsts for skip in (0, 45)]
+
+    files: list[str] = []
+    monkeypatch.setattr(ShardFolder, "read", lambda folder, shard: files.append(shard.file) or read(folder, shard))
+    stream = TrainingStream(shards, "train", seed=5, window_shards=window_shards)
+    stream.keep(firsts, count)
+    for first in firsts:
+        for skip in (0, 45):
+            images, labels = stream.batch(first + skip, count - skip)
+            expected_images, expected_labels = expected.pop(0)
+            assert np.array_equal(images, expected_images) and np.array_equal(labels, expected_labels)
+            assert (images.dtype, labels.dtype) == (expected_images.dtype, expected_labels.dtype)
+    assert len(files) == len(set(files))
+    files.clear()
+    stream.keep([500], 2)
+    assert len(files) <= 2  # only the shards that hold them
+    files.clear()
+    stream.batch(41, 60)  # one more than was kept
+    assert files
 
 
 @pytest.mark.parametrize("window_shards", [1, 3, 100])

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from iddpm.data import open_source, write_shards
+from iddpm.data import ShardFolder, open_source, write_shards
 from iddpm.errors import UserError
 from iddpm.params import Device, DigitsDataset, Model, Source
 from iddpm.stages import gradient_noise
@@ -121,20 +121,21 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Project:
     params = tiny_params()
     params["models"]["digits"]["training"]["snapshot_every"] = 2
     params["gradient_noises"] = {"vlb": NOISE}
+    params["datasets"]["digits"]["images_per_shard"] = 100  # more shards than the training order holds at once
     project.write(params)
     for stage in ("shard digits", "train digits", "gradient-noise vlb"):
         run_stage(*stage.split(), project.root)
     return project
 
 
-def files(project: Project) -> dict[str, bytes]:
+def files_of(project: Project) -> dict[str, bytes]:
     folder = project.root / "runs/gradient-noise/vlb"
     return {file.name: file.read_bytes() for file in folder.iterdir() if file.name != "record.json"}
 
 
 @pytest.mark.tools
 def test_an_interruption_among_snapshots_goes_on(measured: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    uninterrupted, begun = files(measured), list[int]()
+    uninterrupted, begun = files_of(measured), list[int]()
 
     def second_is_interrupted(training: DiffusionTraining, batches: int) -> Any:
         begun.append(batches)
@@ -146,8 +147,17 @@ def test_an_interruption_among_snapshots_goes_on(measured: Project, monkeypatch:
     with pytest.raises(SystemExit):
         run_stage("gradient-noise", "vlb", measured.root)
     run_stage("gradient-noise", "vlb", measured.root)
-    assert len(begun) == 3 and files(measured) == uninterrupted
+    assert len(begun) == 3 and files_of(measured) == uninterrupted
     assert uninterrupted.keys() == {"gradient_noise.csv", "gradient_noise.png", "gradient_noise.svg"}
+
+
+@pytest.mark.tools
+def test_all_snapshots_share_one_reading(measured: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, files, read = files_of(measured), list[str](), ShardFolder.read
+    monkeypatch.setattr(ShardFolder, "read", lambda folder, shard: files.append(shard.file) or read(folder, shard))
+    run_stage("gradient-noise", "vlb", measured.root)
+    assert sorted(files) == [f"train-{number:05d}.tar" for number in range(15)]
+    assert files_of(measured) == before
 
 
 @pytest.mark.tools

@@ -110,6 +110,7 @@ def test_gradient_noise_is_planned_as_steps_at_every_snapshot(demands: dict[str,
     assert noise.flops == 2 * 15 * noise.multiply_adds * 2 * 3 * 16  # its extra measurements are not made
     assert (noise.work, noise.workers) == ("2 x 15 x 16", 1)
     assert sum(noise.memory.values()) == sum(train.memory.values()) + 2 * 4 * noise.parameters
+    assert noise.host_memory == 15 * 16 * (8 * 8 + 8)  # images and labels, read once for all snapshots
 
     on_two = params.model_copy(update={"compute": params.compute.model_copy(update={"workers": 2})})
     known, train = Known(on_two, Path()), on_two.models["resampled"]

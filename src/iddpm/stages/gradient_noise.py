@@ -44,6 +44,10 @@ def run(stage: Stage) -> None:
         checkpoints = [_open(stage, path, shards) for path in paths]
         training, kept = _training(stage, shards), KeptBatches(stage.work)
         first = len(kept) * entry.batches
+        if len(kept) < len(paths):
+            say(f"{stage.address}: reading the images of {entry.batches} batches, for all snapshots at once")
+            size = training.training.batch_size
+            training.stream.keep([step * size for step in _steps(training, entry.batches)], size)
         progress = Progress(stage.address, len(paths) * entry.batches, "batches", first=first)
         scales: dict[int, NoiseScale] = {}
         for number, checkpoint in enumerate(checkpoints):
@@ -130,13 +134,12 @@ def gradient_noise_scale(training: DiffusionTraining, batches: int) -> Iterator[
     per_group = batches // GROUPS
     if per_group < 2:
         raise ValueError(f"{batches} batches are too few; take at least {2 * GROUPS}")
-    first, size = training.training.steps, training.training.batch_size
-    epoch = training.stream.epoch_size // size + 2  # in steps, so many that no two batches reach into one
+    steps, size = _steps(training, batches), training.training.batch_size
     parts = np.zeros((GROUPS, 2))
     for group in range(GROUPS):
         total, squares = torch.zeros(1, device=training.device), 0.0
-        for batch in range(group * per_group, (group + 1) * per_group):
-            training.accumulate_gradient(first + batch * epoch)
+        for step in steps[group * per_group : (group + 1) * per_group]:
+            training.accumulate_gradient(step)
             gradient = torch.cat([p.grad.flatten() for p in training.network.parameters() if p.grad is not None])
             total, squares = total + gradient, squares + float(gradient.double().square().sum())
             yield None
@@ -144,6 +147,12 @@ def gradient_noise_scale(training: DiffusionTraining, batches: int) -> Iterator[
         batch_variance = (squares - per_group * mean_square) / (per_group - 1)
         parts[group] = batch_variance * size, mean_square - batch_variance / per_group
     yield _ratio(parts)
+
+
+def _steps(training: DiffusionTraining, batches: int) -> list[int]:
+    """After the training's last, so far apart that no two batches reach into one epoch."""
+    apart = training.stream.epoch_size // training.training.batch_size + 2
+    return [training.training.steps + number * apart for number in range(batches)]
 
 
 def _ratio(parts: np.ndarray) -> NoiseScale:

@@ -21,7 +21,7 @@ from iddpm.stages.context import GROUPS
 from iddpm.stages.plan.known import Demand, Known, shown_count
 from iddpm.stages.plan.memory import NUMBER
 from iddpm.stages.plan.operations import TRAINING_PASSES, Decoding, TrainingStep
-from iddpm.stages.plan.storage import gan_bytes, resume_bytes, shard_bytes, training_bytes
+from iddpm.stages.plan.storage import gan_bytes, image_bytes, resume_bytes, shard_bytes, training_bytes
 from iddpm.stages.plan.uses import cascade, evaluate, likelihood, reconstruct, sample, surrogate_sample
 
 
@@ -109,11 +109,12 @@ def _mix(address: str, mixture: Mixture, known: Known) -> Demand:
 
 
 def _gradient_noise(address: str, entry: GradientNoise, known: Known) -> Demand:
-    """Training steps in one process, which holds as many images at once as a worker of the training does."""
+    """Training steps in one process, as many images at once in them as in a worker's; the images are read once."""
     model = known.params.models[entry.model]
     training, workers = model.training, max(1, known.params.compute.workers)
     assert training.snapshot_every is not None  # iddpm.checks
-    network = known.unet(model, known_card(known.params.datasets[entry.dataset]))
+    card = known_card(known.params.datasets[entry.dataset])
+    network = known.unet(model, card)
     changes = {"microbatches": training.microbatches * workers, "extra_measurements": 0}
     step = TrainingStep(network, _timeless(training.model_copy(update=changes)))
     snapshots = training.steps // training.snapshot_every
@@ -126,6 +127,7 @@ def _gradient_noise(address: str, entry: GradientNoise, known: Known) -> Demand:
         work=f"{snapshots} x {entry.batches} x {training.batch_size}",
         operations=[(step, snapshots * entry.batches)],
         memory=known.memory(step) | {"gradients": 2 * NUMBER * network.parameters},
+        host_memory=image_bytes(entry.batches * training.batch_size, card.size, card.channels),
     )
 
 
