@@ -14,7 +14,7 @@ from iddpm.stages.run import run_stage
 from iddpm.training.build import build_network
 
 from ..conftest import Project, make_project, tiny_params
-from .test_pipeline import repro
+from .test_pipeline import run_here
 
 pytestmark = [pytest.mark.tools, pytest.mark.timeout(600)]
 
@@ -44,10 +44,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     checkpoints.mkdir(parents=True)
     architecture, card = architecture_from_flags(FLAGS)
     torch.save(build_network(architecture, card, seed=3).state_dict(), checkpoints / "tiny.pt")
-    assert repro(project) == {
-        "shard@digits", "surrogate@low", "train@digits", "train@vlb", "import@public", "mix@mixed", "sample@public",
-        "surrogate-sample@low-10", "likelihood@mixed", "gradient-noise@vlb", "report",
-    }  # fmt: skip
+    run_here(project)
     return project
 
 
