@@ -426,6 +426,7 @@ def test_numbers_of_images_that_are_told_count_as_the_files(
     params["datasets"]["birds"] = {"source": "images/birds", "size": 8, "channels": 1, "test_every": test_every}
     for split in ("train", "test"):
         params["evaluations"][split] = params["evaluations"]["ancestral"] | {"dataset": "birds", "split": split}
+    del params["models"]["digits"]["network"]["conditioning"]  # birds have no classes
     params["likelihoods"]["birds"] = {"model": "digits", "dataset": "birds"}
     project.write(params)
     before = json.loads(planned(images=[told], as_json=True))
