@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import redirect_stderr
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -126,16 +126,31 @@ class Project:
             raise AssertionError(f"{command} exited with {result.returncode}:\n{result.stdout}\n{result.stderr}")
         return result
 
+    def answer(self, *arguments: str) -> str:
+        """What `iddpm` prints for these arguments, in this process, which has the imports behind it."""
+        code, printed, said = self._main(arguments)
+        assert code == 0, said
+        return printed
+
     def mistake(self, *arguments: str) -> str:
-        """What `iddpm` answers to these arguments, in this process; it must exit with 1 or 2. Not for stages, which set
-        the process to end with its parent."""
-        with pytest.MonkeyPatch.context() as patch, redirect_stderr(io.StringIO()) as said:
+        """What `iddpm` says to these arguments, in this process; it must exit with 1 or 2."""
+        code, _, said = self._main(arguments)
+        assert code in (1, 2)
+        return said
+
+    def _main(self, arguments: tuple[str, ...]) -> tuple[object, str, str]:
+        """Exit code, output and error."""
+        with (
+            pytest.MonkeyPatch.context() as patch,
+            redirect_stdout(io.StringIO()) as printed,
+            redirect_stderr(io.StringIO()) as said,
+        ):
             patch.chdir(self.root)
             patch.setattr(sys, "argv", ["iddpm", *arguments])
+            patch.setattr("iddpm.cli._end_with_parent", lambda: None)  # this process shall not
             with pytest.raises(SystemExit) as ended:
                 main()
-        assert ended.value.code in (1, 2)
-        return said.getvalue()
+        return ended.value.code, printed.getvalue(), said.getvalue()
 
     def start(self, *command: str, **env: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

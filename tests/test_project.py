@@ -1,5 +1,6 @@
 """The project as a whole: its lock and its committed parameters."""
 
+import functools
 import re
 import tomllib
 from pathlib import Path
@@ -55,6 +56,14 @@ def test_every_list_of_stages_has_them_all() -> None:
             assert any(Path(folder).is_relative_to(path) for path in report["deps"])
 
 
+@pytest.mark.parametrize("kind", sorted(ENTRY_POINTS))
+def test_dvc_runs_each_stage_by_its_own_command(kind: str) -> None:
+    stage = yaml.safe_load((ROOT / "dvc.yaml").read_text())["stages"][kind]
+    assert ("foreach" in stage) == (kind in GROUPS)
+    name = " ${key}" if kind in GROUPS else ""
+    assert stage.get("do", stage)["cmd"] == f"exec iddpm stage {kind}{name}"
+
+
 CARRIERS = {
     "iddpm.checks", "iddpm.errors", "iddpm.evaluation", "iddpm.stages", "iddpm.stages.context",
     "iddpm.stages.progress", "iddpm.stages.run", "iddpm.stages.shard", "iddpm.stages.train", "iddpm.training",
@@ -62,9 +71,14 @@ CARRIERS = {
 """What surrounds a stage, or hands files on, without bearing on its result."""
 
 
+@functools.cache
+def import_graph() -> grimp.ImportGraph:
+    return grimp.build_graph("iddpm")
+
+
 @pytest.mark.parametrize("kind", sorted(ENTRY_POINTS))
 def test_every_source_a_stage_rests_on_is_among_its_dependencies(kind: str) -> None:
-    graph = grimp.build_graph("iddpm")
+    graph = import_graph()
     module = f"iddpm.stages.{ENTRY_POINTS[kind][0]}"
     needed, waiting = {module}, [module]
     while waiting:

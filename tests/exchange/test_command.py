@@ -109,9 +109,9 @@ def test_the_stage(project: Project) -> None:
     project.write(params)
 
     def refusal() -> str:
-        result = project.run("iddpm", "stage", "import", "tiny", check=False)
-        assert result.returncode == 1 and len(result.stderr.splitlines()) == 1
-        return result.stderr
+        said = project.mistake("stage", "import", "tiny")
+        assert len(said.splitlines()) == 1
+        return said
 
     assert f"{weights}: missing; put the checkpoint of imports.tiny there" in refusal()
     (project.root / weights).parent.mkdir(parents=True)
@@ -120,7 +120,7 @@ def test_the_stage(project: Project) -> None:
     assert not (project.root / "runs/models/tiny").exists()
     (project.root / weights).unlink()
     stored = tiny_pt(project.root / weights, flags)
-    project.run("iddpm", "stage", "import", "tiny")
+    project.answer("stage", "import", "tiny")
     checkpoint = open_checkpoint(project.root / "runs/models/tiny")
     assert_same(checkpoint.weights("ema"), stored)
     assert checkpoint.about["params"] == params["imports"]["tiny"]

@@ -69,8 +69,9 @@ class Toy:
         (root / "iddpm" / "cli.py").write_text(CLI)
         (root / "step.py").write_text(STEP)
         (root / "dvc.yaml").write_text(yaml.safe_dump({"stages": dict(map(self._stage, stages.items()))}))
-        for command in ["git init -q", f"{sys.executable} -m dvc init -q"]:
-            subprocess.run(command.split(), cwd=root, check=True)
+        subprocess.run(["git", "init", "-q"], cwd=root, check=True)
+        (root / ".dvc").mkdir()
+        (root / ".dvc" / "config").touch()
         self.parameters(seconds=seconds)
 
     def _stage(self, item: tuple[str, list[str]]) -> tuple[str, dict[str, Any]]:

@@ -1,6 +1,5 @@
-"""What is drawn from finished models: every start, mixtures, and the stages that use them."""
+"""What is drawn from finished models: every start, and mixtures."""
 
-import csv
 import json
 import tracemalloc
 from pathlib import Path
@@ -21,11 +20,10 @@ from iddpm.stages.draw import Start, draw, plan_chains, to_uint8
 from iddpm.stages.invert import invert
 from iddpm.stages.mix import mix
 from iddpm.stages.models import DiffusionModel, GanModel, MixtureNetwork
-from iddpm.stages.run import run_stage
 from iddpm.training.build import build_gan, build_network
 from iddpm.training.checkpoint import open_checkpoint, write_checkpoint
 
-from ..conftest import Project, tiny_params
+from ..conftest import tiny_params
 
 CARD = known_card(DigitsDataset(source=Source.DIGITS))
 COUNT = 7
@@ -302,74 +300,3 @@ def test_inversion_decodes_what_it_encoded(model: DiffusionModel) -> None:
     assert inversion.psnr == pytest.approx(10 * np.log10(255**2 / mse))
     lossless = inversion._replace(reconstructions=images)
     assert lossless.psnr == float("inf") and lossless.mean_absolute_error == 0
-
-
-@pytest.mark.tools
-@pytest.mark.timeout(600)
-def test_stages_of_mixtures_and_diffusion_surrogates(project: Project) -> None:
-    """From training to samples, likelihoods and inversion, through the command."""
-    params = tiny_params()
-    digits = params["models"]["digits"]
-    params["models"]["other"] = digits | {"training": digits["training"] | {"objective": "vlb", "seed": 1}}
-    params["surrogates"] = {"low": digits | {"kind": "low_resolution", "size": 4}}
-    params["mixtures"] = {"mixed": {"middle": "digits", "ends": "other", "within": 5}}
-    params["samplings"] = {"mixed": {"model": "mixed", "steps": 5, "count": 4}}
-    start = {"model": "mixed", "surrogate": "low", "steps": 3, "surrogate_steps": 4, "count": 4}
-    params["surrogate_samplings"] = {"low": start | {"t_mid": 10}, "all": start | {"t_mid": 20, "steps": 5}}
-    params["evaluations"] = {}
-    bound = {"dataset": "digits", "images": 3}
-    params["likelihoods"] = {
-        "digits": bound | {"model": "digits"},
-        "all": bound | {"model": "digits", "steps": 20},
-        "mixed": bound | {"model": "mixed", "steps": 4, "clip": False},
-    }
-    project.write(params)
-    for stage in (
-        "shard digits", "train digits", "train other", "surrogate low", "mix mixed", "sample mixed",
-        "surrogate-sample low", "surrogate-sample all", "likelihood digits", "likelihood all", "likelihood mixed",
-    ):  # fmt: skip
-        run_stage(*stage.split(), project.root)
-    runs = project.root / "runs"
-
-    samples = {name: np.load(runs / f"samples/{name}/samples.npz") for name in ("mixed", "low", "all")}
-    assert np.array_equal(samples["all"]["arr_0"], samples["mixed"]["arr_0"])
-    assert not np.array_equal(samples["low"]["arr_0"], samples["mixed"]["arr_0"])
-    record = json.loads((runs / "samples/low/record.json").read_text())
-    assert (record["network_evaluations"], record["surrogate_evaluations"]) == (3, 4)
-
-    bits = {
-        name: json.loads((runs / f"likelihoods/{name}/bits_per_dim.json").read_text()) for name in ("digits", "all")
-    }
-    assert bits["all"]["bits_per_dim"] == pytest.approx(bits["digits"]["bits_per_dim"], rel=1e-6)
-    mixed = json.loads((runs / "likelihoods/mixed/bits_per_dim.json").read_text())
-    expected = {"timesteps": 20, "steps": 4, "evaluated_timesteps": 8, "clip": False}
-    assert {key: mixed["protocol"][key] for key in expected} == expected
-    with open(runs / "likelihoods/mixed/terms.csv") as stream:
-        rows = list(csv.DictReader(stream))
-    assert [int(row["timestep"]) for row in rows] == [0, 1, 2, 3, 4, 6, 13, 19]
-    total = sum(float(row["vb_bits_per_dim"]) for row in rows) + mixed["prior_bits_per_dim"]
-    assert mixed["bits_per_dim"] == pytest.approx(total, rel=1e-5)
-
-    said = project.run("iddpm", "draw", "runs/models/mixed", "m.npz", "--steps", "4", "--sampler", "ddim", "--eta", "1")
-    assert "100 images in m.npz" in said.stdout
-    invert = ["iddpm", "invert", "runs/models/mixed", "inverted.npz", "--dataset", "digits", "--steps", "10"]
-    said = project.run(*invert, "--count", "3", "--no-clip")
-    assert "mean absolute error" in said.stdout and "dB" in said.stdout
-    with np.load(project.root / "inverted.npz") as arrays:
-        assert arrays["originals"].shape == arrays["latents"].shape == arrays["reconstructions"].shape == (3, 8, 8, 1)
-        assert arrays["latents"].dtype == np.float32 and arrays["labels"].shape == (3,)
-    for wrong, message in (
-        (("--split", "valid"), "--split valid: choose train or test"),
-        (("--weights", "best"), "--weights best: choose ema or raw"),
-        (("--steps", "50"), "--steps: '50'"),
-        (("--steps", "1"), "--steps 1: an inversion takes at least 2"),
-        (("--count", "1000"), "--count 1000: test of digits has 299 images"),
-        (("--dataset", "none"), "data/shards/none/index.json: missing"),
-    ):
-        failed = project.run(*invert, *wrong, check=False)
-        assert failed.returncode == 1 and message in failed.stderr and len(failed.stderr.strip().splitlines()) == 1
-
-    params["mixtures"]["mixed"]["within"] = 4
-    project.write(params)
-    failed = project.run("iddpm", "stage", "sample", "mixed", check=False)
-    assert "mixtures.mixed.within is 4, but runs/models/mixed" in failed.stderr

@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
+from iddpm.errors import UserError
 from iddpm.exchange import architecture_from_flags
+from iddpm.stages.run import run_stage
 from iddpm.training.build import build_network
 
 from ..conftest import Project, make_project, tiny_params
-from .test_pipeline import repro
+from .test_pipeline import run_here
 
 pytestmark = [pytest.mark.tools, pytest.mark.timeout(600)]
 
@@ -33,17 +36,15 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Project:
     start = {"model": "mixed", "surrogate": "low", "t_mid": 10, "steps": 3, "surrogate_steps": 4, "count": 20}
     params["surrogate_samplings"] = {"low-10": start}
     params["evaluations"] = {}
-    params["likelihoods"] = {"mixed": {"model": "mixed", "dataset": "digits", "images": 10, "steps": 5}}
+    bound = {"model": "mixed", "dataset": "digits", "images": 10, "steps": 5, "clip": False}
+    params["likelihoods"] = {"mixed": bound}
     params["gradient_noises"] = {"vlb": {"model": "vlb", "dataset": "digits", "batches": 10}}
     project.write(params)
     checkpoints = project.root / "data" / "raw" / "checkpoints"
     checkpoints.mkdir(parents=True)
     architecture, card = architecture_from_flags(FLAGS)
     torch.save(build_network(architecture, card, seed=3).state_dict(), checkpoints / "tiny.pt")
-    assert repro(project) == {
-        "shard@digits", "surrogate@low", "train@digits", "train@vlb", "import@public", "mix@mixed", "sample@public",
-        "surrogate-sample@low-10", "likelihood@mixed", "gradient-noise@vlb", "report",
-    }  # fmt: skip
+    run_here(project)
     return project
 
 
@@ -63,6 +64,32 @@ def test_a_mixture_has_a_strided_likelihood(finished: Project) -> None:
     scores = json.loads((folder / "bits_per_dim.json").read_text())
     total = sum(float(row[1]) for row in rows) + scores["prior_bits_per_dim"]
     assert scores["bits_per_dim"] == pytest.approx(total, rel=1e-5)
+    expected = {"timesteps": 20, "steps": 5, "evaluated_timesteps": 8, "clip": False}
+    assert {key: scores["protocol"][key] for key in expected} == expected
+
+
+def test_chains_and_bounds_without_shortening_are_the_plain_ones(finished: Project) -> None:
+    """A chain handed over at T is that of the model, a bound of T strided steps the whole bound."""
+    before = (finished.root / "params.yaml").read_text()
+    params = yaml.safe_load(before)
+    params["samplings"]["mixed"] = {"model": "mixed", "steps": 5, "count": 4}
+    start = params["surrogate_samplings"]["low-10"] | {"t_mid": 20, "steps": 5, "count": 4}
+    params["surrogate_samplings"]["low-20"] = start
+    bound = {"model": "digits", "dataset": "digits", "images": 3}
+    params["likelihoods"] |= {"whole": bound, "strided": bound | {"steps": 20}}
+    finished.write(params)
+    for stage in ("sample mixed", "surrogate-sample low-20", "likelihood whole", "likelihood strided"):
+        run_stage(*stage.split(), finished.root)
+    (finished.root / "params.yaml").write_text(before)
+    runs = finished.root / "runs"
+    mixed, all_its_own, half = (
+        np.load(runs / f"samples/{name}/samples.npz")["arr_0"] for name in ("mixed", "low-20", "low-10")
+    )
+    assert np.array_equal(mixed, all_its_own) and not np.array_equal(mixed, half[:4])
+    whole, strided = (
+        json.loads((runs / f"likelihoods/{name}/bits_per_dim.json").read_text()) for name in ("whole", "strided")
+    )
+    assert strided["bits_per_dim"] == pytest.approx(whole["bits_per_dim"], rel=1e-6)
 
 
 def test_an_imported_checkpoint_is_sampled(finished: Project) -> None:
@@ -71,7 +98,7 @@ def test_an_imported_checkpoint_is_sampled(finished: Project) -> None:
 
 
 def test_exported_weights_are_those_that_were_imported(finished: Project) -> None:
-    said = finished.run("iddpm", "export", "runs/models/public", "public.pt", "--format", "openai").stdout
+    said = finished.answer("export", "runs/models/public", "public.pt", "--format", "openai")
     assert "--num_channels 32" in said and "--learn_sigma True" in said
     original = torch.load(finished.root / "data/raw/checkpoints/tiny.pt", weights_only=True)
     exported = torch.load(finished.root / "public.pt", weights_only=True)
@@ -92,10 +119,17 @@ def test_gradient_noise_over_snapshots(finished: Project) -> None:
     assert "\n## Gradient noise\n" in (finished.root / "runs/report/report.md").read_text()
 
 
+def test_a_mixture_of_other_parameters_is_refused_by_key(finished: Project) -> None:
+    before = (finished.root / "params.yaml").read_text()
+    (finished.root / "params.yaml").write_text(before.replace("within: 4", "within: 5"))
+    with pytest.raises(UserError, match=r"mixtures.mixed.within is 5, but runs/models/mixed was trained with 4"):
+        run_stage("surrogate-sample", "low-10", finished.root)
+    (finished.root / "params.yaml").write_text(before)
+
+
 def test_a_mixture_is_inspected_by_its_models(finished: Project) -> None:
-    refused = finished.run("iddpm", "inspect", "mixed", check=False)
-    assert refused.returncode == 1
-    assert refused.stderr.strip().endswith("mixtures.mixed: has no network of its own; inspect digits and vlb")
+    said = finished.mistake("inspect", "mixed")
+    assert said.strip().endswith("mixtures.mixed: has no network of its own; inspect digits and vlb")
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="has the device that this asks for")
@@ -103,17 +137,37 @@ def test_commands_on_models_take_the_device_of_the_parameters(finished: Project)
     file = finished.root / "params.yaml"
     before = file.read_text()
     file.write_text(before + "compute: {device: cuda}\n")
-    draw = ["iddpm", "draw", "runs/models/digits", "x.png"]
-    invert = ["iddpm", "invert", "runs/models/digits", "x.png", "--dataset", "digits"]
+    draw = ["draw", "runs/models/digits", "x.png"]
+    invert = ["invert", "runs/models/digits", "x.png", "--dataset", "digits"]
     for command in (draw, invert):
-        refused = finished.run(*command, check=False)
-        assert refused.stderr.startswith("iddpm: compute.device: cuda, but torch sees no GPU here")
+        assert finished.mistake(*command).startswith("iddpm: compute.device: cuda, but torch sees no GPU here")
     file.write_text(before)
 
 
 def test_images_are_inverted_and_come_back(finished: Project) -> None:
-    said = finished.run(
-        "iddpm", "invert", "runs/models/digits", "inverted.png", "--dataset", "digits", "--count", "4", "--steps", "20"
-    ).stdout
+    said = finished.answer(
+        "invert", "runs/models/digits", "inverted.png", "--dataset", "digits", "--count", "4", "--steps", "20"
+    )
     assert "dB" in said
     assert Path(finished.root / "inverted.png").stat().st_size > 500
+
+
+def test_a_mixture_is_drawn_and_inverted_by_hand(finished: Project) -> None:
+    draw = ["draw", "runs/models/mixed", "m.npz", "--steps", "4", "--sampler", "ddim", "--eta", "1"]
+    assert "100 images in m.npz" in finished.answer(*draw)
+    invert = ["invert", "runs/models/mixed", "inverted.npz", "--dataset", "digits", "--steps", "10"]
+    said = finished.answer(*invert, "--count", "3", "--no-clip")
+    assert "mean absolute error" in said and "dB" in said
+    with np.load(finished.root / "inverted.npz") as arrays:
+        assert arrays["originals"].shape == arrays["latents"].shape == arrays["reconstructions"].shape == (3, 8, 8, 1)
+        assert arrays["latents"].dtype == np.float32 and arrays["labels"].shape == (3,)
+    for wrong, message in (
+        (("--split", "valid"), "--split valid: choose train or test"),
+        (("--weights", "best"), "--weights best: choose ema or raw"),
+        (("--steps", "50"), "--steps: '50'"),
+        (("--steps", "1"), "--steps 1: an inversion takes at least 2"),
+        (("--count", "1000"), "--count 1000: test of digits has 299 images"),
+        (("--dataset", "none"), "data/shards/none/index.json: missing"),
+    ):
+        refused = finished.mistake(*invert, *wrong)
+        assert message in refused and len(refused.strip().splitlines()) == 1

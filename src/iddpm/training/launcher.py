@@ -1,11 +1,14 @@
 """Ray Train around the diffusion loop: in this process, on workers of this machine, or on a cluster."""
 
+import contextlib
 import os
 import shutil
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch.distributed as dist
 from pydantic import TypeAdapter
 
@@ -15,6 +18,8 @@ from iddpm.training.loop import DiffusionTraining
 from iddpm.training.run import WorkFolder, train
 
 TRAINABLE: TypeAdapter[Model] = TypeAdapter(Model | DiffusionSurrogate)
+ENDING_S = 5.0
+"""How long what Ray started here may take to end by itself."""
 WORKER_RESTARTS = 3
 """How often Ray replaces dead workers; each time the run goes on from its last checkpoint."""
 
@@ -71,24 +76,18 @@ def launch_diffusion_training(model: Model, shards: Path, work: WorkFolder, comp
     work.error.unlink(missing_ok=True)
     shutil.rmtree(work.finished, ignore_errors=True)
     _prepare_environment()
-    import ray
-
-    use_gpu = compute.workers > 0 and _start_ray(compute)
-    device = compute.device if compute.workers == 0 else Device.CUDA if use_gpu else Device.CPU
-    backend = "nccl" if use_gpu else "gloo"
     on_this_machine = compute.workers > 0 and not os.environ.get("RAY_ADDRESS")
-    config = {
-        "model": model.model_dump_json(),
-        "shards": str(shards.resolve()),
-        "work": str(work.path.resolve()),
-        "device": device.value,
-        "rendezvous": backend if on_this_machine else "",
-    }
-    try:
+    with _ray(compute) if compute.workers > 0 else contextlib.nullcontext(False) as use_gpu:
+        device = compute.device if compute.workers == 0 else Device.CUDA if use_gpu else Device.CPU
+        backend = "nccl" if use_gpu else "gloo"
+        config = {
+            "model": model.model_dump_json(),
+            "shards": str(shards.resolve()),
+            "work": str(work.path.resolve()),
+            "device": device.value,
+            "rendezvous": backend if on_this_machine else "",
+        }
         _make_trainer(config, compute.workers, use_gpu, None if on_this_machine else backend).fit()
-    finally:
-        if compute.workers > 0:
-            ray.shutdown()
     if work.error.exists():
         raise UserError(work.error.read_text())
     return work.finished.exists()
@@ -130,6 +129,25 @@ def _prepare_environment() -> None:
         os.environ["GLOO_SOCKET_IFNAME"] = os.environ["NCCL_SOCKET_IFNAME"] = "lo"
 
 
+@contextlib.contextmanager
+def _ray(compute: Compute) -> Iterator[bool]:
+    """The cluster, and whether the workers get a GPU each; one that was started here ends with all its processes.
+
+    Ray does not wait for them, and now and then one waits for ever for a lock of its own (2.60, in ~Publisher).
+    """
+    import ray
+
+    before = set(psutil.Process().children(recursive=True))
+    try:
+        yield _start_ray(compute)
+    finally:
+        started = set(psutil.Process().children(recursive=True)) - before
+        ray.shutdown()
+        for process in psutil.wait_procs(started, ENDING_S)[1]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+
 def _start_ray(compute: Compute) -> bool:
     """Connect to the cluster at RAY_ADDRESS or start one here; whether the workers get a GPU each."""
     import ray
@@ -149,7 +167,6 @@ def _start_ray(compute: Compute) -> bool:
     if compute.device is Device.CPU or (compute.device is Device.AUTO and gpus == 0):
         return False
     if gpus < compute.workers:
-        ray.shutdown()
         raise UserError(
             f"compute.workers: {compute.workers} workers need a GPU each and Ray has {gpus}; lower it, or device: cpu"
         )
