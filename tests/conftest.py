@@ -36,6 +36,8 @@ QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 os.environ.update(QUIET)
+# Commands in this process, which may have MLflow behind it already; those of their own set it themselves.
+os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
 # A shell that runs us in the background has Ctrl-C ignored, and children would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -114,7 +116,8 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.env = {k: v for k, v in os.environ.items() if not k.startswith(("MLFLOW_TRACKING", "IDDPM_"))} | QUIET
+        own = ("MLFLOW_TRACKING", "MLFLOW_LOGGING", "IDDPM_")
+        self.env = {key: value for key, value in os.environ.items() if not key.startswith(own)} | QUIET
         self.env["PATH"] = f"{BIN}{os.pathsep}{self.env['PATH']}"
 
     def write(self, params: dict) -> None:
