@@ -5,9 +5,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -122,16 +124,11 @@ def test_accumulation_changes_only_rounding(shards: Path, uninterrupted: WorkFol
 
 
 @pytest.mark.tools
-def test_two_ray_workers_draw_the_same_curve(
-    shards: Path, uninterrupted: WorkFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@mock.patch.dict(os.environ)
+def test_two_ray_workers_draw_the_same_curve(shards: Path, uninterrupted: WorkFolder, tmp_path: Path) -> None:
     work = WorkFolder(tmp_path)
     listening_before = listening()
     addresses: set[str] = set()
-
-    original = os.environ.copy()
-    import threading
-
     done = threading.Event()
 
     def watch() -> None:
@@ -145,8 +142,6 @@ def test_two_ray_workers_draw_the_same_curve(
     finally:
         done.set()
         watcher.join()
-        for key in set(os.environ) - set(original):
-            monkeypatch.delenv(key)
     for ours, theirs in zip(rows(work), rows(uninterrupted), strict=True):
         assert ours == pytest.approx(theirs, rel=1e-4)
     assert addresses, "Ray was never seen listening"
