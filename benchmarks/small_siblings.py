@@ -24,6 +24,7 @@ from typing import Any
 
 from iddpm.checks import load_params
 from iddpm.params import Params
+from iddpm.stages.context import git_commit
 
 ROOT = Path(__file__).resolve().parents[1]
 CLONES = ROOT / "work" / "siblings"
@@ -54,15 +55,13 @@ def run(name: str, clone: Path) -> bool:
     finally:
         seconds = before + time.monotonic() - start
         spent.write_text(str(seconds))
-    git = ["git", "rev-parse", "--short", "HEAD"]
-    commit = subprocess.run(git, cwd=clone, capture_output=True, text=True, check=True).stdout.strip()
-    about = provenance(name, commit, load_params(clone / "params.yaml"), seconds)
+    about = provenance(name, git_commit(clone), load_params(clone / "params.yaml"), seconds)
     keep(clone / "runs" / "report", ROOT / "docs" / "results" / name, about)
     return True
 
 
 def provenance(name: str, commit: str, params: Params, seconds: float) -> str:
-    """The line under the title: command, commit, seeds, time."""
+    """The line under the title: command, commit (as `git_commit` has it), seeds, time."""
     sections: dict[tuple[int, ...], list[str]] = {}
     for section, entries in params.model_dump().items():
         if found := tuple(sorted(set(seeds(entries)))):
@@ -70,8 +69,9 @@ def provenance(name: str, commit: str, params: Params, seconds: float) -> str:
     drawn = "; ".join(f"{', '.join(map(str, found))} in {', '.join(names)}" for found, names in sections.items())
     minutes, rest = divmod(round(seconds), 60)
     threads = os.environ.get("OMP_NUM_THREADS", str(os.cpu_count()))
+    changed = " with uncommitted changes" if commit.endswith("-dirty") else ""
     return (
-        f"`iddpm preset {name} && dvc repro` at commit {commit}: {minutes} min {rest} s with {threads} "
+        f"`iddpm preset {name} && dvc repro` at commit {commit[:7]}{changed}: {minutes} min {rest} s with {threads} "
         f"thread{'s' * (threads != '1')} on {os.cpu_count()} CPU cores ({platform.machine()}), "
         f"{datetime.now(UTC):%Y-%m-%d}. Seeds: {drawn}."
     )

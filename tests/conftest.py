@@ -9,6 +9,7 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import yaml
@@ -35,6 +36,8 @@ QUIET = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "RAY_USAGE_STATS_ENABLED": "0",
 }
+for key in [key for key in os.environ if key.startswith(("MLFLOW_TRACKING", "IDDPM_"))]:
+    del os.environ[key]  # the developer's own server and settings
 os.environ.update(QUIET)
 # Commands in this process, which may have MLflow behind it already; those of their own set it themselves.
 os.environ["MLFLOW_LOGGING_LEVEL"] = "WARNING"
@@ -116,8 +119,7 @@ class Project:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        own = ("MLFLOW_TRACKING", "MLFLOW_LOGGING", "IDDPM_")
-        self.env = {key: value for key, value in os.environ.items() if not key.startswith(own)} | QUIET
+        self.env = {key: value for key, value in os.environ.items() if key != "MLFLOW_LOGGING_LEVEL"}
         self.env["PATH"] = f"{BIN}{os.pathsep}{self.env['PATH']}"
 
     def write(self, params: dict) -> None:
@@ -145,6 +147,7 @@ class Project:
         """Exit code, output and error."""
         with (
             pytest.MonkeyPatch.context() as patch,
+            mock.patch.dict(os.environ),
             redirect_stdout(io.StringIO()) as printed,
             redirect_stderr(io.StringIO()) as said,
         ):

@@ -149,7 +149,11 @@ MINE = {"source": "images/mine", "size": 16}
         ("models.digits.training.vlb_weight", 0, "training.vlb_weight: 0 leaves the learned variance untrained"),
         ("models.digits.training.snapshot_every", 5, "training.snapshot_every: 5 is more than the 4 steps"),
         ("models.digits.training.snapshot_every", 4, None),
-        ("models.digits.diffusion.variance", "learned", "ancestral.steps: 5 of 20 with variance learned: its log var"),
+        (
+            "models.digits.diffusion.variance",
+            "learned",
+            "ancestral.steps: 5 of 20 with variance learned, whose log var",
+        ),
     ],
 )
 def test_mistakes_are_named(tmp_path: Path, key: str, value: Any, message: str | None) -> None:
@@ -279,11 +283,14 @@ BOUND = {"model": "x", "dataset": "digits"}
         # A learned log variance is that of one step.
         ({"models.x": MODEL | {"diffusion": LEARNED}, "samplings.x": SAMPLING | {"steps": 20}}, None),
         ({"models.x": MODEL | {"diffusion": LEARNED}, "samplings.x": SAMPLING | {"sampler": "ddim"}}, None),
-        ({"models.x": MODEL | {"diffusion": LEARNED}, "surrogate_samplings.x": START}, "x.steps: 5 of 10 with"),
+        ({"models.x": MODEL | {"diffusion": LEARNED}, "surrogate_samplings.x": START},
+         "surrogate_samplings.x.steps: 5 of 10 with variance learned, whose log variances are those of single steps: "
+         "take steps: 10 or the ddim sampler; variance: learned_range can skip steps"),
         ({"models.x": MODEL | {"diffusion": LEARNED}, "surrogate_samplings.x": START | {"steps": 10}}, None),
         (
             {"models.x": MODEL | {"diffusion": LEARNED}, "likelihoods.x": BOUND | {"steps": 5}},
-            "likelihoods.x.steps: 8 of 20 with variance learned",
+            "likelihoods.x.steps: 8 of 20 with variance learned, whose log variances are those of single steps: "
+            "take steps: 20; variance: learned_range can skip steps",
         ),
         ({"models.x": MODEL | {"diffusion": LEARNED}, "likelihoods.x": BOUND | {"steps": 20}}, None),
         # Models that do not mix.
@@ -396,7 +403,9 @@ def test_a_round_of_cascades_is_named(tmp_path: Path) -> None:
 def test_a_learned_surrogate_takes_every_step(tmp_path: Path) -> None:
     learned = {"diffusion": LEARNED}
     params = low_resolution(**learned)
-    assert "low-10.surrogate_steps: 4 of 10 with variance learned" in complain(tmp_path, params)
+    complaint = complain(tmp_path, params)
+    assert "low-10.surrogate_steps: 4 of 10 with variance learned, " in complaint
+    assert ": take surrogate_steps: 10 or the ddim sampler; " in complaint
     params["surrogate_samplings"]["low-10"]["surrogate_steps"] = 10
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     load_params(tmp_path / "params.yaml")

@@ -45,8 +45,10 @@ def test_galleries_are_left_out(tmp_path: Path) -> None:
 def test_provenance_has_commit_seeds_and_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     params = load_params(ROOT / "presets" / "objectives-small.yaml")
-    line = provenance("objectives-small", "0123456", params, 1503.2)
+    line = provenance("objectives-small", "0123456789", params, 1503.2)
     assert line.startswith(
         "`iddpm preset objectives-small && dvc repro` at commit 0123456: 25 min 3 s with 1 thread on "
     )
     assert line.endswith(" Seeds: 0 in datasets, evaluations; 0, 1 in models, samplings.")
+    changed = provenance("objectives-small", "0123456789-dirty", params, 1503.2)
+    assert "at commit 0123456 with uncommitted changes: " in changed

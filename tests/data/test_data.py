@@ -113,7 +113,7 @@ def test_kept_batches_are_the_same_and_read_once(
     files: list[str] = []
     monkeypatch.setattr(ShardFolder, "read", lambda folder, shard: files.append(shard.file) or read(folder, shard))
     stream = TrainingStream(shards, "train", seed=5, window_shards=window_shards)
-    stream.keep(firsts, count)
+    assert list(stream.keep(stream.locate(firsts, count)))
     for first in firsts:
         for skip in (0, 45):
             images, labels = stream.batch(first + skip, count - skip)
@@ -122,7 +122,7 @@ def test_kept_batches_are_the_same_and_read_once(
             assert (images.dtype, labels.dtype) == (expected_images.dtype, expected_labels.dtype)
     assert len(files) == len(set(files))
     files.clear()
-    stream.keep([500], 2)
+    assert list(stream.keep(stream.locate([500], 2))) == [*range(1, len(files) + 1)]
     assert len(files) <= 2  # only the shards that hold them
     files.clear()
     stream.batch(41, 60)  # one more than was kept

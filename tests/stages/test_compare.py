@@ -78,7 +78,7 @@ def test_seeds_stand_as_mean_and_spread(tmp_path: Path) -> None:
         write(tmp_path, f"a{seed}", distance, samples__params__seed=seed)
     write(tmp_path, "b", 10.0)
     text = compare(tmp_path, "a0,a1,a2", "b")
-    assert "20 sd 1 [17.66, 22.65]" in row(text, "frechet_distance") and "sd their standard deviation" in text
+    assert "20 sd 1 [17.65, 22.63]" in row(text, "frechet_distance") and "sd, their standard deviation" in text
     assert row(text, "frechet_distance").endswith("-10 better")
     assert row(text, "recall").split() == ["recall", "0.5", "sd", "0", "0.5", "+0"]  # seeds that agree have no interval
 
@@ -88,8 +88,10 @@ def test_two_means_share_their_spread(tmp_path: Path) -> None:
         write(tmp_path, name, distance, samples__params__seed=int(name[-1]))
     text = compare(tmp_path, "a0,a1", "b2,b3")
     line = row(text, "frechet_distance")
-    assert "20.75 sd 1.1 [17.91, 24.05]" in line and "31 sd 1.4 [26.75, 35.93]" in line  # x / 1.159, x * 1.159
-    assert line.endswith("+10.25 worse") and "as if independent" in text
+    assert (
+        "20.75 sd 1.1 [17.89, 24.03]" in line and "31 sd 1.4 [26.74, 35.91]" in line
+    )  # geometric means / 1.159, * 1.159
+    assert line.endswith("+10.25 worse") and "of both sides, taken as independent" in text
 
 
 def test_two_means_over_the_same_seeds_differ_by_their_differences(tmp_path: Path) -> None:
@@ -99,7 +101,9 @@ def test_two_means_over_the_same_seeds_differ_by_their_differences(tmp_path: Pat
     text = compare(tmp_path, "a0,a1", "b1,b0")
     assert row(text, "frechet_distance").endswith("+2.6 worse") and "differences seed by seed" in text
     text = compare(tmp_path, "a0,a1", "c1,c2")  # the same distances by other seeds
-    assert row(text, "frechet_distance").endswith("+2.6 not told apart") and "as if independent" in text
+    assert (
+        row(text, "frechet_distance").endswith("+2.6 not told apart") and "of both sides, taken as independent" in text
+    )
 
 
 def test_trainings_are_the_same_seeds_where_their_models_tell_so(tmp_path: Path) -> None:
@@ -112,8 +116,10 @@ def test_trainings_are_the_same_seeds_where_their_models_tell_so(tmp_path: Path)
     assert "at your word" not in text
     (tmp_path / "runs/models/b-1/manifest.json").write_text("{}")
     text = compare(tmp_path, "a-0,a-1", "b-0,b-1", seeds=True)
-    assert row(text, "frechet_distance").endswith("+2.6 not told apart") and "as if independent" in text
-    assert "\n\ntaken as seeds at your word: b-1; the models are not in runs/models" in text
+    assert (
+        row(text, "frechet_distance").endswith("+2.6 not told apart") and "of both sides, taken as independent" in text
+    )
+    assert "\n\ntaken as a seed at your word: b-1, since runs/models/b-1 is gone or no longer what it was" in text
 
 
 def test_trainings_are_seeds_if_one_says_so(tmp_path: Path) -> None:
@@ -127,11 +133,27 @@ def test_trainings_are_seeds_if_one_says_so(tmp_path: Path) -> None:
         compare(tmp_path, "b,c", "a", seeds=True)
 
 
+def test_imports_are_seeds_at_ones_word(tmp_path: Path) -> None:
+    """What trained them is not known, their seeds neither: so the sides do not share any."""
+    for name, distance in {"a-0": 20.0, "a-1": 30.0, "b-0": 22.0, "b-1": 33.2}.items():
+        inputs = written(tmp_path, name, {"kind": "diffusion", "params": {"source": f"{name}.pt"}})
+        write(tmp_path, name, distance, samples={"params": {"model": name, "seed": 0}, "inputs": inputs})
+    text = compare(tmp_path, "a-0,a-1", "b-0,b-1", seeds=True)
+    assert row(text, "frechet_distance").endswith("+2.6 not told apart") and "taken as independent" in text
+    assert "at your word: a-1, since runs/models/a-1 was not trained here\n" in text
+    with pytest.raises(UserError, match=r"say so by --seeds$"):
+        compare(tmp_path, "a-0,a-1", "b-0")
+
+
 def trained(root: Path, name: str, shards: str = "ab" * 32, **training: Any) -> dict[str, str]:
     """A model as a training leaves it; what depends on it."""
+    params = {"dataset": "digits", "training": training}
+    return written(root, name, {"kind": "diffusion", "params": params, "index_sha256": shards})
+
+
+def written(root: Path, name: str, about: dict[str, Any]) -> dict[str, str]:
     folder = root / "runs" / "models" / name
     folder.mkdir(parents=True)
-    about = {"kind": "diffusion", "params": {"dataset": "digits", "training": training}, "index_sha256": shards}
     (folder / "checkpoint.json").write_text(json.dumps(about))
     (folder / "manifest.json").write_text(json.dumps({"checkpoint.json": name}))
     return {f"runs/models/{name}": fingerprint(folder)}
@@ -150,7 +172,7 @@ def test_trainings_that_differ_in_more_than_their_seed_are_refused_where_their_m
     retrained = tmp_path / "runs/models/IWDiff-1/manifest.json"
     retrained.write_text("{}")  # what made its samples is gone
     text = compare(tmp_path, "Default-0,IWDiff-1", "Default-1", seeds=True)
-    assert "20.5 sd 0.71" in text and "taken as seeds at your word: IWDiff-1; " in text
+    assert "20.5 sd 0.71" in text and "at your word: IWDiff-1, since runs/models/IWDiff-1 is gone or no" in text
 
 
 def test_a_model_that_is_gone_spares_no_others_the_check(tmp_path: Path) -> None:
@@ -166,9 +188,10 @@ def test_a_model_that_is_gone_spares_no_others_the_check(tmp_path: Path) -> None
     with refused:
         compare(tmp_path, "A2,A0,A1", "A3", seeds=True)
     text = compare(tmp_path, "A2,A0,A3", "A1", seeds=True)
-    assert "taken as seeds at your word: A2; " in text
+    assert "at your word: A2, since runs/models/A2 is gone" in text and "word: A0" not in text
     shutil.rmtree(tmp_path / "runs/models/A0")
-    assert "taken as seeds at your word: A2, A0; " in compare(tmp_path, "A2,A0", "A3", seeds=True)
+    text = compare(tmp_path, "A2,A0", "A3", seeds=True)
+    assert "at your word: A2, " in text and "at your word: A0, " in text
 
 
 def test_trainings_on_other_shards_are_no_seeds_though_the_dataset_has_their_name(tmp_path: Path) -> None:
@@ -261,7 +284,10 @@ def test_samples_of_unknown_making_are_seeds_if_one_says_so(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"x: does not say how its samples were made; if x,y are seeds .* by --seeds"):
         compare(tmp_path, "x,y", "a")
     text = compare(tmp_path, "x,y", "a", seeds=True)
-    assert "20 sd 0" in row(text, "frechet_distance") and "taken as seeds at your word: x, y; " in text
+    assert (
+        "20 sd 0" in row(text, "frechet_distance")
+        and "word: x, since its samples do not tell how they were made\n" in text
+    )
     with pytest.raises(UserError, match="x,a: not seeds of one sampling: model is nothing and m"):
         compare(tmp_path, "x,a", "y", seeds=True)
     with pytest.raises(UserError, match="x,x: the same images twice"):

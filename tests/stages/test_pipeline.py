@@ -1,8 +1,10 @@
 """The pipeline in a real DVC repository with tiny parameters: one change, one stage."""
 
 import json
+import os
 import re
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -32,9 +34,10 @@ def run_here(project: Project) -> set[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(project.root)
         addresses = list(stage_graph([]))
-    for address in addresses:
-        kind, _, name = address.partition("@")
-        run_stage(kind, name, project.root)
+    with mock.patch.dict(os.environ):
+        for address in addresses:
+            kind, _, name = address.partition("@")
+            run_stage(kind, name, project.root)
     project.run("dvc", "commit", "--force")
     assert repro(project) == set()
     return set(addresses)

@@ -386,9 +386,11 @@ def test_sampling_seeds_are_shown_as_mean_and_spread(results: Callable[..., Resu
         made.evaluated(name, {"frechet_distance": value, "precision": 0.5})
     report = made.report()
     row = report.row("ancestral (2 seeds)")
-    assert row["fd-pixels"] == "0.375 (0.00459 to 30.7)" and row["precision"] == "0.5"  # 12.7 * log(2) / 2
+    assert (
+        row["fd-pixels"] == "0.375 (0.00432 to 28.9)" and row["precision"] == "0.5"
+    )  # sqrt(0.25 * 0.5), 12.7 * log(2) / 2
     assert "(mean, standard deviation of fd-pixels 0.18; from noise" in row["evaluation"]
-    best = "**0.375** (ancestral (2 seeds), 95 % 0.00459 to 30.7; not told apart from `sngan-10` and `fewer`)"
+    best = "**0.375** (ancestral (2 seeds), 95 % 0.00432 to 28.9; not told apart from `sngan-10` and `fewer`)"
     assert f"- Lowest fd-pixels, 20 images against the 1,498 train images of digits: {best}" in report.markdown
     assert "`ancestral`, fd-pixels 0.25\n" in report.markdown and "`second`, fd-pixels 0.5\n" in report.markdown
     assert "no chance moves two rows together" in report.markdown  # rows without these seeds stand beside
@@ -419,8 +421,8 @@ def test_training_seeds_are_one_row_by_their_mean(seeded: tuple[Results, Report]
     factor = math.exp(2.57058 * math.sqrt(sum(squares) / 5 / 2))  # t of 5 degrees of freedom
     for place, name in enumerate(names):
         row = report.row(f"{name} (2 training seeds)")
-        mean = (place + 1) / 10 + 0.01
-        assert row["fd-pixels"].replace("**", "") == f"{mean:.4g} ({mean / factor:.3g} to {mean * factor:.3g})"
+        mean, centre = (place + 1) / 10 + 0.01, math.sqrt((place + 1) / 10 * ((place + 1) / 10 + 0.02))
+        assert row["fd-pixels"].replace("**", "") == f"{mean:.4g} ({centre / factor:.3g} to {centre * factor:.3g})"
         assert f"{name}, from noise, ancestral" in row["evaluation"]
     assert report.row(f"{names[0]} (2 training seeds)")["fd-pixels"].startswith("**")
     assert not report.row(f"{names[1]} (2 training seeds)")["fd-pixels"].startswith(
@@ -467,16 +469,14 @@ def test_multiply_adds_stand_beside_the_pace_where_networks_differ(seeded: tuple
     table = next(table for table in report.tables() if table[0][0] == "model")
     rows = {row[0].strip("`"): dict(zip(table[0], row, strict=True)) for row in table[1:]}
     if "DDPM-0" in rows:
-        assert "10⁹ multiply-adds" not in table[0] and rows["IWDiff-1"]["seconds per step"] == "0.0048 (× 4.8)"
+        assert "10⁹ multiply-adds" not in table[0] and rows["IWDiff-1"]["seconds per step"] == "0.0048"
         return
     counts = {one["path"]: one["multiply_adds"] for one in json.loads(inspect(made.root, None, None, as_json=True))}
     first = counts["models.Default-0"]
     for name, row in rows.items():
         count = counts[f"models.{name}"]
         assert row["10⁹ multiply-adds"] == f"{count / 1e9:.3g} (× {count / first:.3g})"
-    assert (
-        rows["MBConv12-0"]["seconds per step"] == "0.005 (× 5)"
-    )  # slower than a quarter of the multiply-adds promises
+    assert rows["MBConv12-0"]["seconds per step"] == "0.005"
 
 
 def test_speeds_are_relative_to_the_published_row_that_is_1(tmp_path: Path) -> None:

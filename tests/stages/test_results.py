@@ -501,9 +501,23 @@ def test_a_cascade_of_three_stages_that_starts_from_a_surrogate(tmp_path: Path) 
             "upsampler_2_augmentation: 0.5 is more than the 0.25 that up was",
         ),
         ({"upsampler_steps": "1000"}, "upsampler_steps: "),
+        ({"clip": False}, "clip: unknown parameter; a request may set seed, steps, sampler, eta, upsampler_steps, "),
     ):
         with pytest.raises(UserError, match=f"^{message}"):
             cascade.draw(None, 6, **asked)
+
+
+def test_a_request_cannot_skip_steps_of_a_surrogate_with_learned_variances(tmp_path: Path) -> None:
+    """Nor can an entry; the ddim sampler of this one makes no use of them."""
+    sampling = {"model": "base", "surrogate": "low", "steps": 3, "count": 2, "t_mid": 10, "surrogate_steps": 5}
+    write_recipe(tmp_path, [SurrogateSampling.model_validate_json(json.dumps(sampling | {"sampler": "ddim"}))])
+    write_model(tmp_path / "surrogate", {"size": 4, "diffusion": {"timesteps": 20, "variance": "learned"}})
+    write_model(tmp_path / "base")
+    cascade = CascadeModel(tmp_path)
+    assert len(cascade.draw(None, 2)) == 2
+    message = "^surrogate_steps: 5 of 10 with variance learned, .* take surrogate_steps: 10 or the ddim sampler;"
+    with pytest.raises(UserError, match=message):
+        cascade.draw(None, 2, sampler="ancestral")
 
 
 def test_served_code_finds_what_it_imports() -> None:

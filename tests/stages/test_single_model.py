@@ -61,7 +61,11 @@ def test_a_sampling_is_drawn_as_it_says(tmp_path: Path) -> None:
         ({"sampler": "ddim", "eta": 1.5}, "eta: input should be less than or equal to 1, not 1.5"),
         ({"batch_size": 0}, "batch_size: input should be greater than or equal to 1, not 0"),
         ({"seed": None}, "seed: input should be a valid integer, not None"),
-        ({"step": "3"}, "step: extra inputs are not permitted"),
+        (
+            {"step": "3"},
+            "step: unknown parameter; a request may set steps, sampler, eta, clip, weights, batch_size, seed$",
+        ),
+        ({"checkpoint": 4}, "checkpoint: unknown parameter; "),
         ({"steps": "21"}, "steps: '21': cannot take 21 steps"),
         ({"labels": np.array([10, 0])}, "label 10: the model has classes 0 to 9"),
     ],
@@ -74,7 +78,9 @@ def test_what_cannot_be_drawn_is_named(model: SingleModel, asked: dict[str, Any]
 
 def test_learned_variances_are_those_of_single_steps(tmp_path: Path) -> None:
     learned = SingleModel(write_model(tmp_path / "l", {"diffusion": {"timesteps": 20, "variance": "learned"}}))
-    with pytest.raises(UserError, match=r"^steps: 3 of 20 with variance learned: .* take steps: 20 or sampler: ddim;"):
+    with pytest.raises(
+        UserError, match=r"^steps: 3 of 20 with variance learned, .* take steps: 20 or the ddim sampler;"
+    ):
         learned.draw(None, 2, steps="3")
     for sampler, steps in (("ancestral", "20"), ("ddim", "3")):
         assert len(learned.draw(None, 2, sampler=sampler, steps=steps)) == 2

@@ -27,12 +27,17 @@ def check_steps(path: str, chain: Chain, model: Named) -> Iterator[str]:
         yield from check_skipping(path, process.variance, taken, process.timesteps, chain.sampler)
 
 
-def check_skipping(path: str, variance: Variance, taken: int, steps: int, sampler: Sampler) -> Iterator[str]:
-    """A chain that takes fewer than the `steps` noising steps it spans needs variances of longer ones."""
-    if taken < steps and variance is Variance.LEARNED and sampler is Sampler.ANCESTRAL:  # ddim makes no use of them
+def check_skipping(path: str, variance: Variance, taken: int, steps: int, sampler: Sampler | None) -> Iterator[str]:
+    """A chain that takes fewer than the `steps` noising steps it spans needs variances of longer ones.
+
+    `sampler` is None where there is no choice of one.
+    """
+    if taken < steps and variance is Variance.LEARNED and sampler is not Sampler.DDIM:  # which makes no use of them
+        key = path.rpartition(".")[-1]
+        mend = f"take {key}: {steps}" if sampler is None else f"take {key}: {steps} or the ddim sampler"
         yield (
-            f"{path}: {taken} of {steps} with variance learned: its log variances are those of single steps: "
-            f"take steps: {steps} or sampler: ddim; variance: learned_range can skip steps"
+            f"{path}: {taken} of {steps} with variance learned, whose log variances are those of single steps: "
+            f"{mend}; variance: learned_range can skip steps"
         )
 
 

@@ -223,7 +223,7 @@ def _check_stride(path: str, steps: int, model: Named) -> Iterator[str]:
         yield f"{path}: {steps} is more than the model's T = {timesteps}"
     else:
         taken = strided_process(model.process, steps).timesteps
-        yield from check_skipping(path, variance, taken, timesteps, Sampler.ANCESTRAL)
+        yield from check_skipping(path, variance, taken, timesteps, sampler=None)
 
 
 def check_gradient_noise(path: str, entry: GradientNoise, params: Params) -> Iterator[str]:

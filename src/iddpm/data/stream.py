@@ -10,6 +10,9 @@ import numpy.typing as npt
 from iddpm.data.shards import Images, Labels, ShardFolder
 from iddpm.randomness import PositionalRandom
 
+Located = dict[int, list[tuple[int, int]]]
+"""By the number of a shard: positions of the stream, and the rows of the shard that stand there."""
+
 
 class Window(NamedTuple):
     """The `number`-th shards of an epoch whose images are permuted together."""
@@ -49,23 +52,28 @@ class TrainingStream:
             labels.append(window_labels[places])
         return np.concatenate(images), np.concatenate(labels)
 
-    def keep(self, firsts: Sequence[int], count: int) -> None:
-        """Hold the images at `count` positions from each of `firsts` on, so that `batch` need not read for them.
-
-        Reads the shards that hold them once each; batches of different epochs load a window each otherwise.
-        """
-        wanted: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    def locate(self, firsts: Sequence[int], count: int) -> Located:
+        """Where the images at `count` positions from each of `firsts` on lie."""
+        found: Located = defaultdict(list)
         for first in firsts:
             position = first
             for window, places in self._pieces(first, count):
                 rows = [(shard, row) for shard in window.shards for row in range(self.shards[shard].samples)]
                 for place in self._order(window)[places].tolist():
                     shard, row = rows[place]
-                    wanted[shard].append((position, row))
+                    found[shard].append((position, row))
                     position += 1
-        for shard, found in wanted.items():
+        return found
+
+    def keep(self, located: Located) -> Iterator[int]:
+        """Hold these images, so that `batch` need not read for them; yields the number of shards read.
+
+        Reads each shard once; batches of different epochs load a window each otherwise.
+        """
+        for done, (shard, found) in enumerate(located.items(), 1):
             images, labels = self.folder.read(self.shards[shard])
             self._kept |= {position: (images[row].copy(), int(labels[row])) for position, row in found}
+            yield done
 
     def _pieces(self, first: int, count: int) -> Iterator[tuple[Window, slice]]:
         """The windows that hold `count` positions from `first` on, and which places of each."""

@@ -10,11 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import stdtrit
 
+from iddpm.evaluation.confidence import TAIL, student_reach
 from iddpm.evaluation.scaling_chance import describes, redraws
 from iddpm.evaluation.scaling_laws import (
-    CONFIDENCE,
     PRECISION,
     Array,
     Form,
@@ -33,7 +32,6 @@ FEWEST_MODELS, FEWEST_POINTS = 2, 3
 """Of a study; the joint law needs more."""
 PASSES = 3
 """Forward passes that a training step costs as the paper counts: one, and a backward pass of twice its price."""
-TAIL = (1 - CONFIDENCE) / 2
 SMALL_CONSTANT = 0.05
 """Share of the best value: a law without a constant is supported only if every constant above it is excluded."""
 
@@ -217,7 +215,7 @@ def _joint_fit(
         predicted = float(left_out[target.model].at(target.parameters, target.images))
     ends = {}
     if len(left_out) == len(models):
-        reach = float(stdtrit(len(models) - 1, 1 - TAIL)) * _jackknife_error(np.array(list(left_out.values())))
+        reach = student_reach(len(models) - 1) * _jackknife_error(np.array(list(left_out.values())))
         low, high = np.quantile([fit_joint_law(one, form) for one in redrawn], (TAIL, 1 - TAIL), axis=0)
         low, high = np.minimum(low, np.array(law) - reach), np.maximum(high, np.array(law) + reach)
         low[[1, 3, 4]] = np.maximum(low[[1, 3, 4]], 0)  # exponents and the constant

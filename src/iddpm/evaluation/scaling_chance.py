@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from scipy.special import chdtrc, fdtrc
 
+from iddpm.evaluation.confidence import CONFIDENCE
 from iddpm.evaluation.scaling_laws import (
-    CONFIDENCE,
     FEWEST_VALUES,
     PRECISION,
     Array,

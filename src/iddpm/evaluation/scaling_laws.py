@@ -17,7 +17,6 @@ EXPONENT = 0.3
 """Where searches begin: the constant as a share of the best value, and every exponent."""
 FEWEST_VALUES = 3
 """Of N, and of D, for a joint law: with two, A N^-a fits whatever the constant is."""
-CONFIDENCE = 0.95
 PRECISION = 1e-6
 """Relative deviation below which a value and a law agree: results are written with about seven digits."""
 

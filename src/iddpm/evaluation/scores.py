@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import ndtri, stdtrit
 from torch import Tensor
 
 from iddpm.evaluation.classes import (
@@ -17,6 +16,7 @@ from iddpm.evaluation.classes import (
     small_image_probabilities,
     vote,
 )
+from iddpm.evaluation.confidence import CONFIDENCE, NORMAL_REACH, TAIL, student_reach
 from iddpm.evaluation.frechet import (
     BLOCK,
     SAMPLES_PER_DIMENSION,
@@ -42,7 +42,6 @@ BEYOND_ROUNDING = 1e-9
 RESAMPLES_AT_ONCE = 50
 MOST_RECALL_ERROR = 1 / 3
 """Of recall. With more it rests on a few samples far from the others, and its error is not to be had from one set."""
-CONFIDENCE = 0.95
 ORDER = (
     "frechet_distance",
     "frechet_distance_infinity",
@@ -193,9 +192,8 @@ def _wilson(which: Tensor) -> tuple[float, float]:
 
 def _percentiles(column: Tensor, settings: ScoreSettings) -> tuple[float, float]:
     """Of the means of bootstrap resamples."""
-    tail = (1 - CONFIDENCE) / 2
     resampled = _resampled(lambda counts: counts @ column / len(column), column, settings)
-    low, high = np.quantile(resampled.cpu().numpy(), (tail, 1 - tail)).tolist()
+    low, high = np.quantile(resampled.cpu().numpy(), (TAIL, 1 - TAIL)).tolist()
     return low, high
 
 
@@ -286,10 +284,10 @@ def bias_warnings(shape: torch.Size, reference: int | None, extrapolated: bool) 
 
 
 def _normal(value: float, error: float, least: float = -math.inf) -> tuple[float, float]:
-    reach = float(ndtri((1 + CONFIDENCE) / 2)) * error
+    reach = NORMAL_REACH * error
     return max(value - reach, least), value + reach
 
 
 def _student(value: float, error: float, parts: int) -> tuple[float, float]:
-    reach = float(stdtrit(parts - 1, (1 + CONFIDENCE) / 2)) * error
+    reach = student_reach(parts - 1) * error
     return value - reach, value + reach

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from iddpm.params import Cascade, Device, Sampling, SurrogateSampling
 from iddpm.stages.draw import LowResolution, Start, draw_entry
 from iddpm.stages.models import DiffusionModel, GanModel, Images, Labels
-from iddpm.stages.request import adapt_entry, parse_entry, refuse_unfit
+from iddpm.stages.request import adapt_entry, parse_entry, refuse_unfit, refuse_unknown
 from iddpm.training.checkpoint import open_checkpoint
 
 RECIPE = "cascade.json"
@@ -63,6 +63,7 @@ class CascadeModel:
         base, *above = json.loads((folder / RECIPE).read_text())["stages"]
         sampling = parse_entry(SurrogateSampling if SURROGATE in base else Sampling, base)
         entries: Entries = [sampling, *(parse_entry(Cascade, stage) for stage in above)]
+        self._settings = request_defaults(entries).keys()
         start = _open_start(folder / SURROGATE, sampling, device) if isinstance(sampling, SurrogateSampling) else None
         self._parts = [
             _Part(
@@ -77,6 +78,7 @@ class CascadeModel:
         As the pipeline draws them, but for what is asked by the names of `request_defaults`. UserError names a label
         or setting that the models cannot meet.
         """
+        refuse_unknown(asked, self._settings)
         parts = [self._adapted(part, seed, asked) for part in self._parts]
         chosen = parts[0].model.labels(count, labels)
         images: Images | None = None

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +77,13 @@ def compare(root: Path, first: str, second: str, seeds: bool = False) -> str:
 
     Several are sampling seeds of one thing: they may differ in their seed alone, and stand as their mean; with `seeds`
     so do those of several trainings, and samples that do not tell how they were made. Trainings whose models are still
-    there must differ in their seed alone, too; a line names the evaluations of which that is not known. Brackets are
-    95 % intervals: of one set of samples as protocol.json has them, of a mean over seeds Student's t by the spread of
-    both sides. The second is better or worse where they do not overlap, of means over the same seeds by the differences
-    seed by seed. UserError says in which keys the protocols differ.
+    there must differ in their seed alone, too; below the table stand the evaluations of which that is not known, and
+    why. Brackets are 95 % intervals: of one set of samples as protocol.json has them, of a mean over seeds Student's t
+    by the spread of both sides. The second is better or worse where they do not overlap, of means over the same seeds
+    by the differences seed by seed. UserError says in which keys the protocols differ.
     """
     sides = [[read_evaluation(root, name) for name in _names(side)] for side in (first, second)]
-    unknown = dict.fromkeys(one.name for group in sides for one in _refuse_other_samples(root, group, seeds))
+    untold = {name: why for group in sides for name, why in _refuse_other_samples(root, group, seeds).items()}
     everyone = [evaluated for group in sides for evaluated in group]
     for other in everyone[1:]:
         refuse_other_protocol(everyone[0], other)
@@ -93,8 +93,8 @@ def compare(root: Path, first: str, second: str, seeds: bool = False) -> str:
     rows += [_row(name, one, two) for name in shared]
     about = everyone[0].about
     against = f"{about['protocol']['images']} images against {about['protocol']['reference']['images']}"
-    lines = [f"{against}, distance: {about['distance']}; {_legend(one, two)}", "", *_aligned(rows)]
-    return "\n".join(lines + _left_out(everyone, shared) + _not_known(list(unknown)))
+    lines = [f"{against}, distance: {about['distance']}.", *_legend(one, two), "", *_aligned(rows)]
+    return "\n".join(lines + _left_out(everyone, shared) + _at_your_word(untold))
 
 
 def _names(side: str) -> list[str]:
@@ -146,13 +146,14 @@ def refuse_other_protocol(one: Evaluated, other: Evaluated) -> None:
         raise UserError("\n".join([f"{one.name} and {other.name} were measured differently:", *lines]))
 
 
-def _refuse_other_samples(root: Path, group: Sequence[Evaluated], seeds: bool) -> list[Evaluated]:
+def _refuse_other_samples(root: Path, group: Sequence[Evaluated], seeds: bool) -> dict[str, str]:
     """Members of one side are samplings, or with `seeds` trainings, that differ in their seed alone, as far as known.
 
-    What trained a model is known where it still lies in runs/models. Of those that are returned it is not.
+    What trained a model is known where it was trained here and still lies in runs/models; returned are the names of
+    those of which it is not known, and why.
     """
     if len(group) < 2:
-        return []
+        return {}
     names = ",".join(evaluated.name for evaluated in group)
     if not group[0].sampling and not seeds:
         raise UserError(
@@ -160,18 +161,17 @@ def _refuse_other_samples(root: Path, group: Sequence[Evaluated], seeds: bool) -
             "by --seeds"
         )
     _refuse_differing([(one, all_but_sampling_seeds(one.made)) for one in group], other_models=seeds)
-    unknown = []
-    if seeds:
-        models = [(one, _models(root, one)) for one in group]
-        known = [(one, all_but_seeds(one.made, found)) for one, found in models if found is not None]
+    untold = {}
+    if seeds and (not group[0].sampling or len({trainings(one.made) for one in group}) > 1):
+        models = [(one, _trained_models(root, one)) for one in group]
+        known = [(one, all_but_seeds(one.made, found)) for one, found in models if not isinstance(found, str)]
         _refuse_differing(known, other_models=False)
-        several = not group[0].sampling or len({trainings(one.made) for one in group}) > 1
-        unknown = [one for one, found in models if found is None and several]
+        untold = {one.name: found for one, found in models if isinstance(found, str)}
     if len({evaluated.about["samples_sha256"] for evaluated in group}) < len(group):
         raise UserError(f"{names}: the same images twice")
     if group[0].sampling and len({(trainings(one.made), *sampling_seeds(one.made)) for one in group}) < len(group):
         raise UserError(f"{names}: the same seed twice")
-    return unknown
+    return untold
 
 
 def _refuse_differing(made_by: Sequence[tuple[Evaluated, Json]], other_models: bool) -> None:
@@ -191,12 +191,12 @@ def _refuse_differing(made_by: Sequence[tuple[Evaluated, Json]], other_models: b
 
 
 def _training_seeds(root: Path, one: Evaluated) -> list[Any] | None:
-    found = _models(root, one)
-    return None if found is None else training_seeds(one.made, found)
+    found = _trained_models(root, one)
+    return None if isinstance(found, str) else training_seeds(one.made, found)
 
 
-def _models(root: Path, one: Evaluated) -> dict[str, Json] | None:
-    """checkpoint.json of every model that drew the samples, by name; None if one of them is gone or has changed."""
+def _trained_models(root: Path, one: Evaluated) -> dict[str, Json] | str:
+    """checkpoint.json of every model that drew the samples, by name; or why it is not known what trained them."""
     stages = chain(one.made)
     wanted = [(path, of) for stage in stages for path, of in stage.get("inputs", {}).items() if path.startswith(MODELS)]
     found: dict[str, Json] = {}
@@ -204,26 +204,27 @@ def _models(root: Path, one: Evaluated) -> dict[str, Json] | None:
         folders = [project / path for project in (_folder(root, one.name).parents[2], root)]
         folder = next((each for each in folders if each.is_dir() and fingerprint(each) == sha256), None)
         if folder is None:
-            return None
+            return f"{path} is gone or no longer what it was"
         about = _read(folder / "checkpoint.json", _Checkpoint, "train again")
         found[path.split("/")[2]] = about
         if about["kind"] == "mixture":
             wanted += [(MODELS + about["params"][part], of) for part, of in about["parts_sha256"].items()]
+        elif not about["params"].get("training"):
+            return f"{path} was not trained here"
     needed = {stage.get("params", {}).get(key) for stage in stages for key in ("model", "upsampler")} - {None}
-    return found if needed and needed <= found.keys() else None
+    return found if needed and needed <= found.keys() else "its samples do not tell how they were made"
 
 
-def _legend(one: Evaluated, two: Evaluated) -> str:
-    intervals = "in brackets 95 % intervals, without the bias of so many images"
-    means = "mean over seeds, sd their standard deviation"
-    if one.beside_shift:
-        return (
-            f"{means}; {intervals} and without the shift of both sides by the seeds that they share; better or worse "
-            "by the differences seed by seed"
-        )
+def _legend(one: Evaluated, two: Evaluated) -> list[str]:
+    lines = ["In brackets 95 % intervals; the bias of a distance of finitely many images is not in them."]
     if one.seeds or two.seeds:
-        intervals = f"{means}, intervals by that of both sides, as if independent; {intervals}"
-    return f"{intervals}; better or worse where they are apart"
+        lines.insert(0, "Of several seeds: the mean, and sd, their standard deviation.")
+    if one.beside_shift:
+        lines.append("Nor is what the common seeds do to both sides alike: the brackets are for the difference only.")
+        return [*lines, "Better or worse: by the differences seed by seed."]
+    if one.seeds or two.seeds:
+        lines.append("Those of means are by the standard deviations of both sides, taken as independent.")
+    return [*lines, "Better or worse: where the intervals do not overlap."]
 
 
 def _row(name: str, one: Evaluated, two: Evaluated) -> tuple[str, str, str, str]:
@@ -250,12 +251,9 @@ def _left_out(everyone: Sequence[Evaluated], shared: Sequence[str]) -> list[str]
     return ["", f"not scored on both sides: {', '.join(others)}"] if others else []
 
 
-def _not_known(names: Sequence[str]) -> list[str]:
-    line = (
-        f"taken as seeds at your word: {', '.join(names)}; the models are not in runs/models or no longer what they "
-        "were, or the samples do not tell how they were made"
-    )
-    return ["", line] if names else []
+def _at_your_word(untold: Mapping[str, str]) -> list[str]:
+    lines = [f"taken as a seed at your word: {name}, since {why}" for name, why in untold.items()]
+    return ["", *lines] if lines else []
 
 
 def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

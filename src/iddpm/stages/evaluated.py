@@ -5,11 +5,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from scipy.special import stdtrit
-
+from iddpm.evaluation.confidence import CONFIDENCE, student_reach
 from iddpm.params import FREE_AMONG_SEEDS, FREE_AMONG_TRAINING_SEEDS
 from iddpm.stages.context import flatten
 
@@ -20,17 +20,32 @@ Interval = tuple[float, float]
 class Spread(NamedTuple):
     """Of a score over seeds: its variance, the degrees of freedom by which that is known, whether it is of logarithms.
 
-    `beside_shift`: it is what is left beside the shift of all rows by the seeds that they share.
+    `beside_shift`: it is what is left beside the shift of all `rows` by the seeds that they share.
     """
 
     variance: float
     freedom: int
     of_logs: bool
     beside_shift: bool
+    rows: int
 
-    def reach(self, seeds: float) -> float:
-        """Half of the 95 % interval of a mean over so many seeds, Student's t."""
-        return float(stdtrit(self.freedom, 0.975)) * math.sqrt(self.variance / seeds)
+    def reach(self, seeds: int) -> float:
+        """Half of the interval of a mean over so many seeds, Student's t."""
+        return student_reach(self.freedom) * math.sqrt(self.variance / seeds)
+
+    def difference_reach(self, seeds: int) -> float:
+        """What two means over the same seeds must differ by to be told apart, whichever of the rows they are (Tukey).
+
+        In 5 % of tables of equal rows some two are that far apart. Of two rows it is the paired t test's.
+        """
+        return _tukey(self.rows, self.freedom) * math.sqrt(self.variance / seeds)
+
+
+@cache
+def _tukey(rows: int, freedom: int) -> float:
+    from scipy.stats import studentized_range  # a second of every command's start, were it above
+
+    return float(studentized_range.ppf(CONFIDENCE, rows, freedom))
 
 
 @dataclass(frozen=True)

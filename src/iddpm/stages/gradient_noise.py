@@ -19,7 +19,7 @@ from iddpm.evaluation.figures import noise_scale_figure
 from iddpm.params import GradientNoise
 from iddpm.stages.batches import Arrays, KeptBatches
 from iddpm.stages.context import Stage, running, say
-from iddpm.stages.progress import Progress
+from iddpm.stages.progress import Progress, track
 from iddpm.training.checkpoint import Checkpoint, open_checkpoint
 from iddpm.training.loop import DiffusionTraining
 
@@ -47,7 +47,9 @@ def run(stage: Stage) -> None:
         if len(kept) < len(paths):
             say(f"{stage.address}: reading the images of {entry.batches} batches, for all snapshots at once")
             size = training.training.batch_size
-            training.stream.keep([step * size for step in _steps(training, entry.batches)], size)
+            located = training.stream.locate([step * size for step in _steps(training, entry.batches)], size)
+            for _ in track(training.stream.keep(located), stage.address, len(located), "shards"):
+                pass
         progress = Progress(stage.address, len(paths) * entry.batches, "batches", first=first)
         scales: dict[int, NoiseScale] = {}
         for number, checkpoint in enumerate(checkpoints):

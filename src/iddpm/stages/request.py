@@ -1,7 +1,7 @@
 """What is asked of a finished model, checked like an entry of params.yaml before anything is drawn."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -24,6 +24,14 @@ def parse_entry(kind: type[Entry], values: Mapping[str, Any], prefix: str = "") 
         raise UserError(f"{prefix}{problem['loc'][0]}: {refusal(problem)}") from None
 
 
+def refuse_unknown(asked: Iterable[str], known: Iterable[str]) -> None:
+    """UserError names the first setting of a request that is not `known`."""
+    known = list(known)
+    unknown = next((key for key in asked if key not in known), None)
+    if unknown is not None:
+        raise UserError(f"{unknown}: unknown parameter; a request may set {', '.join(known)}")
+
+
 def adapt_entry(entry: Entry, changes: Mapping[str, Any], prefix: str = "") -> Entry:
     """The entry with what a request wants otherwise. UserError as of `parse_entry`."""
     return parse_entry(type(entry), entry.model_dump(mode="json") | dict(changes), prefix)
@@ -33,7 +41,8 @@ def refuse_unfit(
     entry: Sampling | Cascade, model: DiffusionModel, start: Start | None = None, prefix: str = ""
 ) -> None:
     """UserError when the model cannot draw as the entry says; `prefix` stands before the name of the setting."""
-    for problem in _problems(entry, model, start, prefix):
+    problem = next(_problems(entry, model, start, prefix), None)
+    if problem is not None:
         raise UserError(problem)
 
 
@@ -41,12 +50,15 @@ def _problems(entry: Sampling | Cascade, model: DiffusionModel, start: Start | N
     yield from check_eta(f"{prefix}eta", entry)
     process, upsampling = model.process, model.architecture.upsampling
     try:
-        chain = plan_chains(model, str(entry.steps), start).lower
+        chains = plan_chains(model, str(entry.steps), start)
     except ValueError as error:
         yield f"{prefix}steps: {error}"
     else:
-        if chain is not None:
-            spanned = start.t_mid if start else process.timesteps
-            yield from check_skipping(f"{prefix}steps", process.variance, chain.timesteps, spanned, entry.sampler)
+        if chains.lower is not None:
+            taken, spanned = chains.network_evaluations, start.t_mid if start else process.timesteps
+            yield from check_skipping(f"{prefix}steps", process.variance, taken, spanned, entry.sampler)
+        if chains.upper is not None and start is not None:
+            taken, spanned = chains.surrogate_evaluations, process.timesteps - start.t_mid
+            yield from check_skipping(f"{prefix}surrogate_steps", chains.upper.variance, taken, spanned, entry.sampler)
     if isinstance(entry, Cascade) and upsampling is not None:
         yield from check_augmentation(f"{prefix}augmentation", entry, upsampling)

@@ -39,6 +39,7 @@ def means_over_seeds(rows: Sequence[Row], training_seeds: TrainingSeeds) -> list
     Where every row has the same seeds, one seed's chance may shift all rows together. Then the spread is what is left
     beside row and seed (two-way layout, (rows - 1) (seeds - 1) degrees of freedom): the shift is not in the intervals,
     nor in the differences of rows. Else rows count as independent, and the spread is that about each row's own mean.
+    Intervals of logarithms are those of the geometric mean.
     Trainings spread more than the sampling seeds of one, so means over trainings are then pooled among themselves.
 
     A training counts once, by the mean of its sampling seeds. `training_seeds` of an evaluation are those of all models
@@ -51,19 +52,17 @@ def means_over_seeds(rows: Sequence[Row], training_seeds: TrainingSeeds) -> list
         for of_one, several in zip(units, over_trainings, strict=True)
     ]
     if aligned := _aligned(seeds, over_trainings, training_seeds):
-        spreads = dict.fromkeys((True, False), _spreads(aligned, beside_shift=True))
+        spreads = [_spreads(aligned, beside_shift=True)] * len(rows)
     else:
-        spreads = {
-            kind: _spreads(
-                [of_one for of_one, several in zip(seeds, over_trainings, strict=True) if several is kind],
-                beside_shift=False,
-            )
-            for kind in set(over_trainings)
-        }
+        kinds: dict[bool, list[Sequence[Evaluated]]] = {}
+        for of_one, several in zip(seeds, over_trainings, strict=True):
+            kinds.setdefault(several, []).append(of_one)
+        pooled = {several: _spreads(alike, beside_shift=False) for several, alike in kinds.items()}
+        spreads = [pooled[several] for several in over_trainings]
     means = []
-    for (name, _), of_one, several in zip(rows, seeds, over_trainings, strict=True):
+    for (name, _), of_one, several, known in zip(rows, seeds, over_trainings, spreads, strict=True):
         counted = f"{name} ({len(of_one)} {'training ' if several else ''}seeds)"
-        means.append(_mean(of_one, counted, spreads[several]))
+        means.append(_mean(of_one, counted, known))
     return means
 
 
@@ -116,7 +115,7 @@ def _spreads(rows: Sequence[Sequence[Evaluated]], beside_shift: bool) -> dict[st
             freedom -= len(shift) - 1
         squares, whole = (sum(float(values @ values) for values in of_one) for of_one in (left, scaled))
         if squares > ROUNDING**2 * whole:
-            spreads[key] = Spread(squares / freedom, freedom, of_logs, two_way)
+            spreads[key] = Spread(squares / freedom, freedom, of_logs, two_way, len(left))
     return spreads
 
 
@@ -129,10 +128,10 @@ def _mean(seeds: Sequence[Evaluated], name: str = "", spreads: dict[str, Spread]
     for key, values in _shared(seeds).items():
         scores[key] = fmean(values)
         if key in spreads:
-            reach = spreads[key].reach(len(values))
-            low, high = scores[key] - reach, scores[key] + reach
+            reach, centre = spreads[key].reach(len(values)), _mean_of(values, spreads[key].of_logs)
+            low, high = centre - reach, centre + reach
             if spreads[key].of_logs:
-                low, high = scores[key] * math.exp(-reach), scores[key] * math.exp(reach)
+                low, high = math.exp(low), math.exp(high)
             least, most = BOUNDS.get(key, (-math.inf, math.inf))
             intervals[key] = (max(low, least), min(high, most))
     about: Json = seeds[0].about | {"intervals": intervals}
@@ -145,18 +144,21 @@ def _shared(seeds: Sequence[Evaluated]) -> dict[str, list[float]]:
     return {key: [one.scores[key] for one in seeds] for key in shared}
 
 
+def _mean_of(values: Iterable[float], of_logs: bool) -> float:
+    return fmean(map(math.log, values) if of_logs else values)
+
+
 def told_apart(one: Evaluated, other: Evaluated, score: str) -> bool | None:
     """Whether two rows of a table differ at 95 %; None where one of them has no interval of the score.
 
-    Means over the same seeds by their difference, in which the shift that they share is not: it is known within √2
-    times the half of an interval. Others if their intervals do not overlap.
+    Means over the same seeds by their difference, in which the shift that they share is not. Others if their intervals
+    do not overlap.
     """
     ours, theirs = one.intervals.get(score), other.intervals.get(score)
     if ours is None or theirs is None:
         return None
     spread = one.spreads.get(score)
-    if spread and spread.beside_shift and spread is other.spreads.get(score):
-        values = one.scores[score], other.scores[score]
-        difference = math.log(values[0] / values[1]) if spread.of_logs else values[0] - values[1]
-        return abs(difference) > spread.reach(len(one.seeds) / 2)
+    if spread and spread.beside_shift and spread == other.spreads.get(score):
+        means = [_mean_of([seed.scores[score] for seed in row.seeds], spread.of_logs) for row in (one, other)]
+        return abs(means[0] - means[1]) > spread.difference_reach(len(one.seeds))
     return ours[1] < theirs[0] or theirs[1] < ours[0]

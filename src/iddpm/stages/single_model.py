@@ -7,7 +7,7 @@ from iddpm.diffusion import Sampler, Variance
 from iddpm.params import Device, Sampling, Weights
 from iddpm.stages.draw import draw_entry
 from iddpm.stages.models import DiffusionModel, Images, Labels
-from iddpm.stages.request import adapt_entry, refuse_unfit
+from iddpm.stages.request import adapt_entry, refuse_unfit, refuse_unknown
 from iddpm.training.checkpoint import Checkpoint, architecture_of
 
 FEW_STEPS = 100
@@ -18,7 +18,8 @@ class SingleModel:
 
     def __init__(self, folder: Path, device: Device = Device.AUTO) -> None:
         self._opened = lru_cache(maxsize=1)(lambda weights: DiffusionModel(folder, weights, device))
-        self._unasked = _unscored(self._opened(Weights.EMA).checkpoint)
+        checkpoint = self._opened(Weights.EMA).checkpoint
+        self._unasked, self._settings = _unscored(checkpoint), served_defaults(checkpoint, None).keys()
 
     def draw(self, labels: Labels | None, count: int, **asked: str | float) -> Images:
         """Images uint8 [count, H, W, C]; labels of -1, or none, go round the classes of a conditional model.
@@ -26,6 +27,7 @@ class SingleModel:
         As `served_defaults` without a sampling has it, but for what is asked by its names. UserError names a label or
         setting that the model cannot meet.
         """
+        refuse_unknown(asked, self._settings)
         entry = adapt_entry(self._unasked, asked)
         model = self._opened(entry.weights)
         refuse_unfit(entry, model)

@@ -137,11 +137,17 @@ def _ray(compute: Compute) -> Iterator[bool]:
     """
     import ray
 
-    before = set(psutil.Process().children(recursive=True))
+    before = set(psutil.Process().children())
     try:
-        yield _start_ray(compute)
+        try:
+            use_gpu = _start_ray(compute)
+        finally:
+            started = set(psutil.Process().children()) - before
+        yield use_gpu
     finally:
-        started = set(psutil.Process().children(recursive=True)) - before
+        for process in set(started):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                started |= set(process.children(recursive=True))
         ray.shutdown()
         for process in psutil.wait_procs(started, ENDING_S)[1]:
             with contextlib.suppress(psutil.NoSuchProcess):

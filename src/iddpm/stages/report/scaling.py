@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from iddpm.evaluation.confidence import NORMAL_REACH
 from iddpm.evaluation.figures import Point, scaling_figure
 from iddpm.evaluation.scaling_laws import Form, PowerLaw, ScalingPoint
 from iddpm.stages.context import Stage
@@ -23,7 +24,7 @@ from iddpm.stages.report.blocks import (
     number,
 )
 from iddpm.stages.report.gather import Results
-from iddpm.stages.report.scaling_points import FIGURE_10, REACH, Studied, studied, write_points
+from iddpm.stages.report.scaling_points import FIGURE_10, Studied, studied, write_points
 from iddpm.stages.report.scaling_verdict import comparisons, held_out_error, verdict
 
 CSV_FILE = "scaling.csv"
@@ -37,9 +38,10 @@ INTRODUCTION = (
     "reason than that all models end at the same step. Fits are least squares of the logarithm. Intervals are meant to "
     "be 95 %. They assume that the law has this form, that chance is normal in the logarithm, and that what chance "
     "does to a training shifts all its points alike; they come from redraws of such chance, those of the joint law "
-    "from leaving out one model after the other too, and are wide with four models. Standard errors weigh where each "
-    "point has its own. Points of bits/dim share images and noise, samples of one seed share noise: there the scatter "
-    f"about the law tells what chance does. `{CSV_FILE}` has every point."
+    "from leaving out one model after the other too, and are wide with four models. Points are weighted "
+    "by their standard errors where these are independent. Those of bits/dim are not, since all points share images "
+    "and noise, nor those of samples of one seed, which share noise: there the scatter about the law tells what chance "
+    f"does. `{CSV_FILE}` has every point."
 )
 
 
@@ -59,7 +61,7 @@ def scaling_blocks(stage: Stage, results: Results, folder: Path) -> list[Block]:
             *([Text(one.bias)] if one.bias else []),
             *([Notes("", one.left_out)] if one.left_out else []),
             *([_joint_table(one)] if one.study.joint else []),
-            Text(verdict(one.study, one.samples)),
+            Text(verdict(one.study, one.biased_by_samples)),
             *([_envelope_table(one)] if one.study.fits else []),
             Fold(f"The {len(one.study.points)} points", [_points_table(one)]),
         ]
@@ -89,7 +91,7 @@ def _draw(one: Studied, folder: Path) -> Picture:
 
 
 def _shown(point: ScalingPoint) -> Point:
-    reach = None if point.error is None else REACH * point.error
+    reach = None if point.error is None else NORMAL_REACH * point.error
     return Point(point.compute, point.value, None if reach is None else (point.value - reach, point.value + reach))
 
 

@@ -9,11 +9,10 @@ from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
-from scipy.special import ndtri
-
+from iddpm.evaluation.confidence import NORMAL_REACH
 from iddpm.evaluation.published import Protocol, PublishedResult, Score, comparable
 from iddpm.evaluation.scaling import FEWEST_MODELS, FEWEST_POINTS, Study, scaling_study, training_compute
-from iddpm.evaluation.scaling_laws import CONFIDENCE, PowerLaw, ScalingPoint
+from iddpm.evaluation.scaling_laws import PowerLaw, ScalingPoint
 from iddpm.params import OF_EVALUATION, OF_LIKELIHOOD, OF_SAMPLING, ScalingMetric, ScalingStudy
 from iddpm.stages.context import Stage
 from iddpm.stages.evaluated import Evaluated, Json
@@ -25,8 +24,6 @@ CSV_COLUMNS = (
     "study", "metric", "model", "width", "parameters", "multiply_adds", "step", "images", "compute", "value",
     "standard_error", "training_seconds", "on_envelope", "held_out",
 )  # fmt: skip
-REACH = float(ndtri((1 + CONFIDENCE) / 2))
-"""Standard errors from a value to the end of its interval."""
 FIGURE_10 = PublishedResult(
     "figure 10", "Nichol & Dhariwal 2021, figure 10", {}, Protocol(dataset="ImageNet", size=64), None
 )
@@ -69,8 +66,8 @@ class Source(NamedTuple):
     """What a study is of: `unit` names the metric, `data` what it was measured on, as `protocol` says.
 
     `settings` is what all points share and their values depend on. `without` says which points lack the metric, `bias`
-    what a constant of the metric holds that no model can mend; `samples` is their number if their bias is in it.
-    `shared_errors` as in `scaling_study`.
+    what a constant of the metric holds that no model can mend; `biased_by_samples` is the number of samples if their
+    bias is in it. `shared_errors` as in `scaling_study`.
     """
 
     measured: list[Measured]
@@ -78,7 +75,7 @@ class Source(NamedTuple):
     data: str
     settings: Json
     bias: str
-    samples: int | None
+    biased_by_samples: int | None
     shared_errors: bool
     protocol: Protocol
     without: list[str]
@@ -86,7 +83,7 @@ class Source(NamedTuple):
 
 @dataclass(frozen=True)
 class Studied:
-    """A scaling study of params.yaml with its result; `unit`, `data`, `settings`, `bias`, `samples` are its Source's.
+    """A scaling study of params.yaml with its result; `unit` to `biased_by_samples` are its Source's.
 
     `left_out` says which points are not in it, and why. `published` is the law of figure 10, `other_data` whether that
     is for certain of other data, or another metric.
@@ -97,7 +94,7 @@ class Studied:
     data: str
     settings: Json
     bias: str
-    samples: int | None
+    biased_by_samples: int | None
     left_out: list[str]
     published: PowerLaw
     other_data: bool
@@ -139,7 +136,7 @@ def studied(stage: Stage, results: Results, name: str, entry: ScalingStudy) -> S
         data=source.data,
         settings=source.settings,
         bias=source.bias,
-        samples=source.samples,
+        biased_by_samples=source.biased_by_samples,
         left_out=left_out,
         published=PUBLISHED_LAWS[score],
         other_data=other,
@@ -161,7 +158,7 @@ def _likelihoods(results: Results, entry: ScalingStudy) -> Source:
         data=f"{first.shown_split} images of {first.dataset}",
         settings=settings,
         bias="",
-        samples=None,
+        biased_by_samples=None,
         shared_errors=True,  # they are over images and noise that all models share
         protocol=Protocol(dataset=card["source"], size=size),
         without=[],
@@ -199,7 +196,7 @@ def _evaluations(results: Results, entry: ScalingStudy) -> Source:
         data=f"{reference['split']} images of {reference['dataset']}",
         settings=settings | {"image size": size},
         bias=bias,
-        samples=samples,
+        biased_by_samples=samples,
         shared_errors=len(set(seeds)) < len(seeds),  # a seed's noise is the same for all models
         protocol=Protocol(dataset=card["source"], size=size, features=network_name(about)),
         without=without,
@@ -211,7 +208,7 @@ def _of_evaluation(results: Results, one: Evaluated, metric: ScalingMetric) -> M
     step = one.sampling.get("checkpoint") or _last_step(results, model)
     value, error = one.scores[metric], None
     if interval := one.intervals.get(metric):
-        error = (interval[1] - value) / REACH  # the lower end may have been cut off at 0
+        error = (interval[1] - value) / NORMAL_REACH  # the lower end may have been cut off at 0
     return Measured(model, step, value, error)
 
 

@@ -12,8 +12,8 @@ from iddpm.stages.report.scaling_points import Studied
 ARTICLES = {form: f"a law {form}" for form in Form}
 
 
-def verdict(study: Study, samples: int | None = None) -> str:
-    """Which form the data support, or why they cannot tell; `samples` as in Source."""
+def verdict(study: Study, biased_by_samples: int | None = None) -> str:
+    """Which form the data support, or why they cannot tell; `biased_by_samples` as in Source."""
     if not study.joint:
         return (
             "The data cannot tell whether there is a constant: the joint law needs "
@@ -26,20 +26,19 @@ def verdict(study: Study, samples: int | None = None) -> str:
     if study.supported is None:
         return f"The data cannot tell whether there is a constant: {joined(list(_doubts(study)))}. {held_out}"
     if study.supported is Form.WITH_CONSTANT:
-        found = f"the constant lies between {_constant_range(study)}"
+        found = f"the constant lies between {_constant_range(study)}.{_whose_constant(biased_by_samples)}"
     else:
-        found = f"no constant above {_most(study)} is shown"
-    form = ARTICLES[study.supported]
-    return f"The data support {form}: {found}. {_indistinct(samples)}{held_out}"
+        found = f"no constant above {_most(study)} is shown."
+    return f"The data support {ARTICLES[study.supported]}: {found} {held_out}"
 
 
-def _indistinct(samples: int | None) -> str:
-    """What a biased metric keeps from telling."""
-    if samples is None:
+def _whose_constant(biased_by_samples: int | None) -> str:
+    """Of a constant that was found: a biased metric has one of its own."""
+    if biased_by_samples is None:
         return ""
     return (
-        f"But a constant of the models cannot be told from the bias of {samples:,} samples, which is much the same for "
-        "all of them. "
+        f" But it may be the bias of {biased_by_samples:,} samples, which is much the same for all models, instead of "
+        "a constant of the models."
     )
 
 
@@ -96,7 +95,8 @@ def compared(first: Studied, second: Studied) -> str:
     if differing := [key for key in first.settings if first.settings[key] != second.settings.get(key)]:
         ways = [f"{key}: {_shown(first.settings[key])} and {_shown(second.settings[key])}" for key in differing]
         return f"{names} were measured differently ({'; '.join(ways)}): their constants do not compare."
-    caution = f" {_indistinct(first.samples)}".rstrip()
+    both = first.study.supported is second.study.supported is Form.WITH_CONSTANT
+    caution = _whose_constant(first.biased_by_samples) if both else ""
     return f"{names}: {_agreement(first, second)}.{caution}"
 
 

@@ -44,8 +44,8 @@ BESIDE_SHIFT = (
     "of a mean over seeds, Student's t. All rows have the same seeds, whose chance may move every row alike. This "
     "shift is not in the intervals of means: they are for comparing rows, and an absolute value is less certain. They "
     f"are by the variance left beside row and seed, which is taken to be alike in all rows, {ALIKE}. Rows are told "
-    "apart by their difference, which is known within 1.41 (√2) times the half of an interval: intervals of two means "
-    "that are told apart may overlap a little."
+    "apart by their difference (Tukey's test: in 5 % of tables of equal rows any two are told apart), whether or not "
+    "their intervals overlap."
 )
 SHIFT_LEFT_OUT = "without the shift that all rows share by their seeds"
 NOTES_SHOWN = 4

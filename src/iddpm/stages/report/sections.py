@@ -137,11 +137,12 @@ def _training_table(results: Results) -> Table:
     abouts = {f"runs/models/{name}": about for name, about in results.models.items()}
     abouts |= {f"runs/surrogates/{name}": about for name, about in results.surrogates.items()}
     titles = ["model", "dataset", "objective", "T", "schedule", "variance", "steps", "batch", "learning rate", "EMA"]
-    caption = "In small print ratios to the first row that has the number; multiply-adds are those of a forward pass."
+    caption = ""
     rows = [_training_row(folder.rpartition("/")[2], about) for folder, about in abouts.items()]
     networks = [architecture_of(about) for about in abouts.values()]
     if len({json.dumps([one["network"], one.get("size")], sort_keys=True) for one in networks if one}) > 1:
         titles.append("10⁹ multiply-adds")
+        caption = "Multiply-adds are those of a forward pass, in small print their ratio to the first row's. "
         billions = [
             counted_network(one, about["card"])[1] / 1e9 if one else None
             for one, about in zip(networks, abouts.values(), strict=True)
@@ -150,10 +151,10 @@ def _training_table(results: Results) -> Table:
     paces = [results.times.get(folder, {}).get("seconds_per_step") for folder in abouts]
     if any(paces):
         titles.append("seconds per step")
-        rows = [[*row, cell] for row, cell in zip(rows, _compared(paces), strict=True)]
-        caption += " Seconds are as the trainings ran: those that ran side by side on one machine slowed each other."
+        rows = [[*row, Cell(number(pace, 3) if pace else "")] for row, pace in zip(rows, paces, strict=True)]
+        caption += "Seconds are as the trainings ran: those that ran side by side on one machine slowed each other."
     texts = ("model", "dataset", "objective", "schedule", "variance")
-    return Table([Column(title, title not in texts) for title in titles], rows, caption)
+    return Table([Column(title, title not in texts) for title in titles], rows, caption.strip())
 
 
 def _compared(values: Sequence[float | None]) -> list[Cell]:
