@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from iddpm.checks import load_params
 from iddpm.data import Card, known_card
@@ -15,7 +14,7 @@ from iddpm.errors import UserError
 from iddpm.exchange import architecture_from_flags
 from iddpm.nets import BlockCount, count_blocks
 from iddpm.params import Architecture, Params, SnganSurrogate
-from iddpm.training.build import build_gan, build_network
+from iddpm.training.build import build_gan, count_network
 
 GROUPS = ("models", "surrogates", "imports")
 MULTIPLY_ADDS = (
@@ -69,8 +68,7 @@ def inspect(root: Path, name: str | None, preset: str | None, *, as_json: bool =
         )
     if name is not None and name not in known:
         raise UserError(f"{path}: {name!r} is not in {', '.join(GROUPS)} ({', '.join(known) or 'which are empty'})")
-    with torch.device("meta"):  # shapes without memory or arithmetic
-        counts = list(_count(params, known if name is None else [name]))
+    counts = list(_count(params, known if name is None else [name]))
     if as_json:
         return json.dumps([count.as_json() for count in counts], indent=2)
     if name is None:
@@ -86,9 +84,7 @@ def _count(params: Params, names: list[str]) -> Iterator[NetworkCount]:
         if name in names:
             card = known_card(params.datasets[surrogate.dataset])
             if isinstance(surrogate, SnganSurrogate):
-                generator, discriminator = build_gan(surrogate, card)
-                yield count_network(f"surrogates.{name} (generator)", generator, card.channels, card.size)
-                yield count_network(f"surrogates.{name} (discriminator)", discriminator, card.channels, card.size)
+                yield from count_gan(f"surrogates.{name}", surrogate, card)
             else:
                 yield count_unet(f"surrogates.{name}", surrogate, card)
     for name, entry in params.imports.items():
@@ -97,17 +93,23 @@ def _count(params: Params, names: list[str]) -> Iterator[NetworkCount]:
 
 
 def count_unet(path: str, architecture: Architecture, card: Card) -> NetworkCount:
-    """The U-Net of a dataset; under `torch.device("meta")` without memory."""
+    """The U-Net of a dataset."""
     time_table = architecture.diffusion.timesteps * architecture.network.width
-    network = build_network(architecture, card)
-    return count_network(path, network, card.channels, architecture.size or card.size, time_table)
+    size = architecture.size or card.size
+    return NetworkCount(path, (card.channels, size, size), time_table, count_network(architecture, card))
 
 
-def count_network(
-    path: str, network: nn.Module, channels: int, size: int, time_table: int | None = None
-) -> NetworkCount:
-    """A network for images [channels, size, size]."""
-    return NetworkCount(path, (channels, size, size), time_table, count_blocks(network, size, channels))
+def count_gan(path: str, surrogate: SnganSurrogate, card: Card) -> tuple[NetworkCount, NetworkCount]:
+    """Generator and discriminator for a dataset."""
+    with torch.device("meta"):  # shapes without memory or arithmetic
+        networks = build_gan(surrogate, card)
+        counts = [count_blocks(network, card.size, card.channels) for network in networks]
+    image = card.channels, card.size, card.size
+    generator, discriminator = counts
+    return (
+        NetworkCount(f"{path} (generator)", image, None, generator),
+        NetworkCount(f"{path} (discriminator)", image, None, discriminator),
+    )
 
 
 def _totals(counts: list[NetworkCount]) -> list[str]:

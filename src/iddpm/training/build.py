@@ -1,12 +1,14 @@
 """From parameters and a dataset card to a network and a process."""
 
+from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import torch
 
 from iddpm.data.sources import Card
 from iddpm.diffusion import GaussianDiffusion, cosine_betas, linear_betas
-from iddpm.nets import Discriminator, Generator, SuperResolutionUNet, UNet
+from iddpm.nets import BlockCount, Discriminator, Generator, SuperResolutionUNet, UNet, count_blocks
 from iddpm.params import Architecture, Conditioning, Diffusion, Schedule, SnganSurrogate
 
 
@@ -21,8 +23,19 @@ def build_process(diffusion: Diffusion) -> GaussianDiffusion:
     )
 
 
-def build_network(architecture: Architecture, card: Card, seed: int = 0) -> UNet | SuperResolutionUNet:
+def build_network(architecture: Architecture, card: Card, seed: int = 0) -> UNet:
     """The U-Net for a dataset, its initial weights a function of the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _build(_settings(architecture, card))
+
+
+def count_network(architecture: Architecture, card: Card) -> list[BlockCount]:
+    """What that U-Net costs, block by block; equal ones are counted once."""
+    return _count(tuple(_settings(architecture, card).items()), card.channels)
+
+
+def _settings(architecture: Architecture, card: Card) -> dict[str, Any]:
     network, upsampling = architecture.network, architecture.upsampling
     settings: dict[str, Any] = {
         "image_size": architecture.size or card.size,
@@ -38,12 +51,19 @@ def build_network(architecture: Architecture, card: Card, seed: int = 0) -> UNet
         "dropout": network.dropout,
         "classes": card.classes if network.conditioning is Conditioning.CLASS else 0,
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        if upsampling is None:
-            return UNet(**settings)
-        settings["in_channels"] = 2 * card.channels
-        return SuperResolutionUNet(**settings, noise_conditioning=upsampling.noise_augmentation > 0)
+    if upsampling is None:
+        return settings
+    return settings | {"in_channels": 2 * card.channels, "noise_conditioning": upsampling.noise_augmentation > 0}
+
+
+def _build(settings: Mapping[str, Any]) -> UNet:
+    return (SuperResolutionUNet if "noise_conditioning" in settings else UNet)(**settings)
+
+
+@cache
+def _count(settings: tuple[tuple[str, Any], ...], channels: int) -> list[BlockCount]:
+    with torch.device("meta"):  # shapes without memory or arithmetic
+        return count_blocks(_build(dict(settings)), dict(settings)["image_size"], channels)
 
 
 def build_gan(surrogate: SnganSurrogate, card: Card) -> tuple[Generator, Discriminator]:

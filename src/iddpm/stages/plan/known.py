@@ -11,13 +11,14 @@ from iddpm.checks.references import named_model
 from iddpm.data import Card, known_card, open_source
 from iddpm.errors import UserError
 from iddpm.evaluation.features import FEATURE_NETWORKS
+from iddpm.nets import count_blocks
 from iddpm.params import Architecture, Dataset, ImagesDataset, Params, Sampling, SnganSurrogate
 from iddpm.stages.context import GROUPS
-from iddpm.stages.inspect import count_network, count_unet
+from iddpm.stages.inspect import count_gan
 from iddpm.stages.plan.features import FeatureCost, feature_cost
 from iddpm.stages.plan.memory import Parts, memory_of
 from iddpm.stages.plan.operations import GanPass, GanStep, NetworkPass, Operation, PlannedNetwork, TrainingStep
-from iddpm.training.build import build_gan
+from iddpm.training.build import build_network
 
 Repeated = list[tuple[Operation, float]]
 """Operations, each with how often a stage does it."""
@@ -117,9 +118,11 @@ class Known:
         key = repr((bare, card))
         if key not in self._networks:
             with torch.device("meta"), FlopCounterMode(display=False) as counter:  # without memory or arithmetic
-                count = count_unet("", bare, card)
+                blocks = count_blocks(build_network(bare, card), bare.size or card.size, card.channels)
             convolutions = counter.get_flop_counts()["Global"][torch.ops.aten.convolution] // 2
-            self._networks[key] = PlannedNetwork(bare, card, count.parameters, count.multiply_adds, convolutions)
+            parameters = sum(block.parameters for block in blocks)
+            multiply_adds = sum(block.multiply_adds for block in blocks)
+            self._networks[key] = PlannedNetwork(bare, card, parameters, multiply_adds, convolutions)
         return self._networks[key]
 
     def named(self, name: str) -> PlannedNetwork:
@@ -140,10 +143,7 @@ class Known:
         """An SNGAN's step, a pass of its generator for a batch, and parameters of generator and discriminator."""
         card = known_card(self.params.datasets[surrogate.dataset])
         card = replace(card, source="", description="", counts={})
-        with torch.device("meta"):
-            generator, discriminator = (
-                count_network("", network, card.channels, card.size) for network in build_gan(surrogate, card)
-            )
+        generator, discriminator = count_gan("", surrogate, card)
         step = GanStep(surrogate, card, generator.multiply_adds, discriminator.multiply_adds)
         drawn = GanPass(surrogate, card, surrogate.batch_size, generator.multiply_adds)
         return step, drawn, (generator.parameters, discriminator.parameters)

@@ -7,18 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 
 from iddpm.data import Card
-from iddpm.nets import count_blocks
 from iddpm.params import Architecture
 from iddpm.stages.context import Stage
 from iddpm.stages.evaluated import Json
 from iddpm.stages.report.beside import objective_of
 from iddpm.stages.report.blocks import Block, Cell, Code, Column, Fold, Picture, Pictures, Table, Text, hashed, number
 from iddpm.stages.report.gather import Likelihood, Results
-from iddpm.training.build import build_network
+from iddpm.training.build import count_network
 from iddpm.training.checkpoint import architecture_of
 
 SHOWN_FIRST = 2
@@ -165,9 +163,7 @@ def _compared(values: Sequence[float | None]) -> list[Cell]:
 
 def counted_network(architecture: Json, card: Json) -> tuple[int, int]:
     """Of a checkpoint's model: its parameters, and the multiply-adds of a forward pass of one image."""
-    wanted, images = Architecture.model_validate_json(json.dumps(architecture)), Card(**card)
-    with torch.device("meta"):  # shapes without memory or arithmetic
-        blocks = count_blocks(build_network(wanted, images), wanted.size or images.size, images.channels)
+    blocks = count_network(Architecture.model_validate_json(json.dumps(architecture)), Card(**card))
     return sum(block.parameters for block in blocks), sum(block.multiply_adds for block in blocks)
 
 
