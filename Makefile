@@ -41,7 +41,7 @@ test: $(READY)
 	pytest
 
 unit: $(READY)
-	pytest -m "not tools"
+	pytest -m "not tools" --ignore tests/stages --ignore tests/pipelines
 
 flow: $(READY)
 	python -m pipelines.flow

@@ -283,6 +283,7 @@ print((peak_kib() - before) // 1024)
 )
 
 
+@pytest.mark.tools
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_is_bounded_by_a_block_of_images(folder: Path, tmp_path: Path) -> None:
     paint(folder / "0.png", size=(256, 256))

@@ -34,6 +34,7 @@ print((peak_kib() - before) / 2**10)
 )
 
 
+@pytest.mark.tools
 @pytest.mark.skipif(sys.platform != "linux", reason="counts the kernel's way")
 def test_memory_beside_the_features_is_a_fraction_of_them() -> None:
     images = 150_000

@@ -19,7 +19,7 @@ from iddpm.training.loop import DiffusionTraining
 
 from ..conftest import write_tiny_params
 
-STEPS = 20
+STEPS = 12
 
 
 def model(training: dict[str, Any], diffusion: dict[str, Any] | None = None, **top: Any) -> Model:
@@ -27,7 +27,7 @@ def model(training: dict[str, Any], diffusion: dict[str, Any] | None = None, **t
         json.dumps(
             {
                 "dataset": "digits",
-                "network": {"width": 8, "channel_mult": [1], "blocks": 1, "heads": 2},
+                "network": {"width": 8, "channel_mult": [1], "blocks": 1, "attention_sizes": []},
                 "diffusion": {"timesteps": 10} | (diffusion or {}),
                 "training": {"steps": STEPS, "batch_size": 32, "learning_rate": 3.0e-3, "log_every": STEPS} | training,
             }

@@ -97,6 +97,7 @@ run_diffusion_training(model, shards, work, Device.CPU)
 """
 
 
+@pytest.mark.tools
 @pytest.mark.parametrize("rows_before", [1, 3])
 def test_kill_9_and_resumed_is_bit_for_bit_the_same(
     shards: Path, uninterrupted: WorkFolder, tmp_path: Path, rows_before: int
