@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import least_squares
 
 Array = npt.NDArray[np.float64]
 
@@ -107,6 +106,8 @@ def _fit_powers(points: Sequence[ScalingPoint], variables: Sequence[Sequence[flo
 
     Searches in the logarithms of all constants, from several starts. A constant that makes no difference is 0.
     """
+    from scipy.optimize import least_squares  # a tenth of every command's start, were it above
+
     x = np.log(np.array(variables, np.float64))
     centres = x.mean(1)
     x -= centres[:, None]
