@@ -1,6 +1,7 @@
 """Figures: what they show, and that they repeat."""
 
 import re
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -43,6 +44,20 @@ def test_a_figure_is_a_png_and_an_svg_of_the_same_bytes_each_time(tmp_path: Path
 
 def test_labels_axes_and_series_are_named(tmp_path: Path) -> None:
     assert {"steps", "fd-pixels", "title", "a", "b", "25"} <= numbers(draw(tmp_path / "figure"))
+
+
+def test_labels_of_points_that_lie_close_do_not_cover_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    monkeypatch.setattr("iddpm.evaluation.figures.plt.close", kept.append)
+    draw(
+        tmp_path / "figure", {"a": [Point(1, 0.01, label="far"), *(Point(9.9, 0.1, label=f"{n} near") for n in "123")]}
+    )
+    (figure,) = kept
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert len(boxes) == 4 and not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+    assert all(figure.bbox.containsx(box.x0) and figure.bbox.containsx(box.x1) for box in boxes)
 
 
 def test_a_narrow_log_axis_has_plain_numbers_on_it(tmp_path: Path) -> None:

@@ -15,7 +15,9 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.text import Annotation
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from matplotlib.transforms import Bbox
 
 DIFFUSION_CURVES = ("loss", "mse", "vb")
 GAN_CURVES = ("discriminator_loss", "generator_loss")
@@ -42,6 +44,12 @@ STYLE = {
     "legend.fontsize": "small",
     "svg.hashsalt": "iddpm",
 }
+
+
+LABEL_PLACES = tuple((side * 5, height) for height in (5, -11, 16, -22, 27, -33, 38, 49, 60) for side in (1, -1))
+"""Of a point's label, in points of 1/72 inch from it, the first ones first."""
+MARKER = 4
+"""Half of its size in pixels."""
 
 
 class Point(NamedTuple):
@@ -243,7 +251,10 @@ def _interval(axis: Axes, point: Point, colour: str) -> None:
             capsize=2.5,
             elinewidth=1,
         )
-    axis.annotate(point.label, (point.x, point.y), textcoords="offset points", xytext=(5, 5), fontsize=8)
+    if point.label:
+        axis.annotate(
+            point.label, (point.x, point.y), textcoords="offset points", xytext=(5, 5), fontsize=8, color=colour
+        )
 
 
 def _legend(figure: Figure, axis: Axes, entries: int) -> None:
@@ -255,8 +266,33 @@ def _legend(figure: Figure, axis: Axes, entries: int) -> None:
     axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1), ncols=columns)
 
 
+def _part_labels(figure: Figure) -> None:
+    """Each label of a point goes to the first place where no other one, no point and no edge is in its way."""
+    renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
+    for axis in figure.axes:
+        labels = [text for text in axis.texts if isinstance(text, Annotation)]
+        taken = [_around(*axis.transData.transform(label.xy)) for label in labels]
+        for own, label in enumerate(labels):
+            for label.xyann in LABEL_PLACES:
+                label.set_horizontalalignment("left" if label.xyann[0] > 0 else "right")
+                box = label.get_window_extent(renderer)
+                free = not any(box.overlaps(other) for place, other in enumerate(taken) if place != own)
+                if free and figure.bbox.x0 < box.x0 < box.x1 < figure.bbox.x1 and box.y0 > axis.bbox.y0:
+                    break
+            else:
+                label.xyann = LABEL_PLACES[0]
+                label.set_horizontalalignment("left")
+            taken.append(label.get_window_extent(renderer))
+
+
+def _around(x: float, y: float) -> Bbox:
+    """The marker of a point."""
+    return Bbox([[x - MARKER, y - MARKER], [x + MARKER, y + MARKER]])
+
+
 def _save(figure: Figure, path: Path) -> None:
     figure.tight_layout()
+    _part_labels(figure)
     figure.savefig(path.with_suffix(".png"), metadata={"Software": None})
     figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
     plt.close(figure)
