@@ -76,9 +76,24 @@ def test_paired_distance_is_that_of_all_pairs_but_the_own(monkeypatch: pytest.Mo
         return sum(terms) / len(terms)
 
     left_out = [direct([row for row in range(7) if row != out]) for out in range(7)]
-    distance, error = paired_kernel_distance(first, second)
-    assert distance == pytest.approx(direct(list(range(7))), rel=1e-9)
-    assert error == pytest.approx(np.std(left_out) * 6**0.5, rel=1e-9)
+    distance = paired_kernel_distance(first, second)
+    assert distance.value == pytest.approx(direct(list(range(7))), rel=1e-9)
+    assert distance.without.tolist() == pytest.approx(left_out, rel=1e-9)
+    assert distance.standard_error == pytest.approx(np.std(left_out) * 6**0.5, rel=1e-9)
+
+
+def test_a_difference_has_the_error_of_many_draws() -> None:
+    """Two sets of nearly the same images: their distances are far less certain than which is the smaller one."""
+    differences, alone = [], []
+    for seed in range(80):
+        originals, one = drawn(30, 0.0, seed), drawn(30, 1.0, 1000 + seed)
+        other = one + 0.1 + 0.05 * drawn(30, 0.0, 2000 + seed)
+        distances = [paired_kernel_distance(features, originals) for features in (other, one)]
+        differences.append(distances[0].minus(distances[1]))
+        alone.append(distances[0].standard_error)
+    values = np.array([difference.value for difference in differences])
+    error = np.mean([difference.standard_error for difference in differences])
+    assert values.mean() > 0 and error == pytest.approx(values.std(), rel=0.2) and error < np.mean(alone) / 3
 
 
 @pytest.mark.parametrize("likeness", [0.0, 0.9])
@@ -89,7 +104,8 @@ def test_likeness_of_pairs_does_not_make_their_sets_nearer(likeness: float, shif
     for seed in range(80):
         second = drawn(30, 0.0, seed)
         first = likeness * second + (1 - likeness**2) ** 0.5 * drawn(30, 0.0, 1000 + seed) + shift
-        found.append(paired_kernel_distance(first, second))
+        distance = paired_kernel_distance(first, second)
+        found.append((distance.value, distance.standard_error))
     values, errors = np.array(found).T
     if shift == 0:
         assert abs(values.mean()) < 3 * values.std() / 80**0.5

@@ -266,9 +266,15 @@ class TestPipeline:
         assert scores["bilinear_feature_distance_standard_error"] == pytest.approx(
             own.std(ddof=1) / IMAGES**0.5, rel=0.01
         )
-        found = paired_kernel_distance(*map(torch.from_numpy, pixels))
-        assert [scores["bilinear_kid"], scores["bilinear_kid_standard_error"]] == pytest.approx(found, rel=0.01)
         drawn = arrays(finished, "reconstructions/real")
+        upsampled = torch.from_numpy(drawn["arr_0"].reshape(IMAGES, -1) / 255.0)
+        interpolated, truth = map(torch.from_numpy, pixels)
+        kids = {"bilinear_kid": paired_kernel_distance(interpolated, truth)}
+        above = kids["bilinear_kid"].minus(paired_kernel_distance(upsampled, truth))
+        for name, kid in (kids | {"bilinear_kid_above_upsampled": above}).items():
+            assert [scores[name], scores[f"{name}_standard_error"]] == pytest.approx(
+                [kid.value, kid.standard_error], rel=0.01, abs=1e-5
+            )
         assert scores["psnr"] == pytest.approx(direct_psnr(drawn["arr_0"], known), abs=1e-3)
         _, labels = ShardFolder(finished.root / "data/shards/digits").read_split("test", IMAGES)
         assert np.array_equal(drawn["arr_1"], labels)

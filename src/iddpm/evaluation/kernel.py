@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -43,8 +44,24 @@ def standard_error(values: list[float]) -> float | None:
 ROWS_AT_ONCE = 1_000
 
 
-def paired_kernel_distance(features: Tensor, originals: Tensor) -> tuple[float, float]:
-    """KID of features [N, D] and [N, D], N > 2, whose rows i show the same thing, and its jackknife standard error.
+class Jackknifed(NamedTuple):
+    """A value of N things, and what it is without each of them, float64 [N]."""
+
+    value: float
+    without: Tensor
+
+    @property
+    def standard_error(self) -> float:
+        count = len(self.without)
+        return math.sqrt(float((self.without - self.without.mean()).square().sum()) * (count - 1) / count)
+
+    def minus(self, other: "Jackknifed") -> "Jackknifed":
+        """The difference to another value of the same things, whose chance is largely the same."""
+        return Jackknifed(self.value - other.value, self.without - other.without)
+
+
+def paired_kernel_distance(features: Tensor, originals: Tensor) -> Jackknifed:
+    """KID of features [N, D] and [N, D], N > 2, whose rows i show the same thing.
 
     All pairs i, j but i = j count, between the sets too (Gretton et al. 2012, equation 4): what an image owes to its
     own original would make the distance of sets smaller. Of sets that are alike the error is too large, by up to √2.
@@ -61,5 +78,4 @@ def paired_kernel_distance(features: Tensor, originals: Tensor) -> tuple[float, 
         sums.append(kernel.sum(1))
     each = torch.cat(sums)
     without = (each.sum() - 2 * each) / ((count - 1) * (count - 2))
-    error = float((without - without.mean()).square().sum()) * (count - 1) / count
-    return float(each.sum()) / (count * (count - 1)), math.sqrt(error)
+    return Jackknifed(float(each.sum()) / (count * (count - 1)), without)

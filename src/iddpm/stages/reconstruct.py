@@ -18,7 +18,7 @@ from iddpm.evaluation.features import FEATURE_NETWORKS, FeatureNetwork, find_fil
 from iddpm.evaluation.fidelity import Fidelity, fidelity
 from iddpm.evaluation.grid import enlarged, image_grid
 from iddpm.evaluation.images import ArrayImages
-from iddpm.evaluation.kernel import paired_kernel_distance
+from iddpm.evaluation.kernel import Jackknifed, paired_kernel_distance
 from iddpm.params import Reconstruction
 from iddpm.stages.batches import KeptBatches
 from iddpm.stages.context import Stage, running, say
@@ -107,13 +107,15 @@ def _write(
     size, low_size = originals.shape[1], low_res.shape[1]
     sets = {"": upsampled} | {f"{mode}_": interpolated(low_res, size, mode) for mode in INTERPOLATIONS}
     known = _features(originals, network)
-    scores = {
-        f"{prefix}{name}": value
-        for prefix, images in sets.items()
-        for name, value in (
-            scores_of(fidelity(images, originals)) | feature_distances(_features(images, network), known)
-        ).items()
-    }
+    features = {prefix: _features(images, network) for prefix, images in sets.items()}
+    kids = {prefix: paired_kernel_distance(of_set, known) for prefix, of_set in features.items()}
+    scores: dict[str, float | None] = {}
+    for prefix, images in sets.items():
+        found = scores_of(fidelity(images, originals)) | _with_error("kid", kids[prefix])
+        found |= feature_distance(features[prefix], known)
+        if prefix:
+            found |= _with_error("kid_above_upsampled", kids[prefix].minus(kids[""]))
+        scores |= {f"{prefix}{name}": value for name, value in found.items()}
     protocol = {
         "dataset": reconstruction.dataset,
         "split": reconstruction.split.value,
@@ -145,19 +147,19 @@ def _features(images: Images, network: FeatureNetwork) -> Tensor:
     return torch.from_numpy(np.concatenate([network(batch).features for batch in batches])).double()
 
 
-def feature_distances(features: Tensor, originals: Tensor) -> dict[str, float]:
-    """Of the sets (KID) and of each image from its own original: the mean squared distance of features [N, D], [N, D].
+def feature_distance(features: Tensor, originals: Tensor) -> dict[str, float]:
+    """Of each image from its own original: the mean squared distance of features [N, D] and [N, D].
 
-    A Frechet distance would be misled: its bias with few images is smaller where each resembles its own original.
+    Of the sets there is KID; a Frechet distance would be misled: its bias with few images is smaller where each
+    resembles its own original.
     """
     own = (features - originals).square().sum(1)
-    kid, error = paired_kernel_distance(features, originals)
-    return {
-        "kid": kid,
-        "kid_standard_error": error,
-        "feature_distance": float(own.mean()),
-        "feature_distance_standard_error": float(own.std()) / math.sqrt(len(own)),
-    }
+    error = float(own.std()) / math.sqrt(len(own))
+    return {"feature_distance": float(own.mean()), "feature_distance_standard_error": error}
+
+
+def _with_error(name: str, found: Jackknifed) -> dict[str, float]:
+    return {name: found.value, f"{name}_standard_error": found.standard_error}
 
 
 def scores_of(one: Fidelity) -> dict[str, float | None]:
