@@ -46,7 +46,7 @@ def wavering(parameters: float, images: float) -> float:
         ),
         ((flat, nll), "the constant of `second` goes away in `first`"),
         ((flat, flat), "neither shows a constant, none above "),
-        ((nll, wavering), "the data do not tell whether both have a constant, `second` decides for neither law"),
+        ((nll, wavering), "the data do not tell whether both have a constant, neither law is supported in `second`"),
     ],
 )
 def test_whether_a_constant_goes_away_is_said(laws: tuple[Bits, ...], said: str) -> None:

@@ -107,7 +107,7 @@ def _shown(setting: Any) -> str:
 def _agreement(first: Studied, second: Studied) -> str:
     supported = {one.name: one.study.supported for one in (first, second)}
     if doubtful := [f"`{name}`" for name, form in supported.items() if form is None]:
-        return f"the data do not tell whether both have a constant, {joined(doubtful)} decides for neither law"
+        return f"the data do not tell whether both have a constant, neither law is supported in {joined(doubtful)}"
     if set(supported.values()) == {Form.WITHOUT_CONSTANT}:
         return f"neither shows a constant, none above {joined([_most(one.study) for one in (first, second)])}"
     ranges = joined([f"{_constant_range(one.study)} in `{one.name}`" for one in (first, second)])
