@@ -32,7 +32,7 @@ def build_network(architecture: Architecture, card: Card, seed: int = 0) -> UNet
 
 def count_network(architecture: Architecture, card: Card) -> list[BlockCount]:
     """What that U-Net costs, block by block; equal ones are counted once."""
-    return _count(tuple(_settings(architecture, card).items()), card.channels)
+    return list(_count(tuple(_settings(architecture, card).items()), card.channels))
 
 
 def _settings(architecture: Architecture, card: Card) -> dict[str, Any]:
@@ -61,9 +61,10 @@ def _build(settings: Mapping[str, Any]) -> UNet:
 
 
 @cache
-def _count(settings: tuple[tuple[str, Any], ...], channels: int) -> list[BlockCount]:
+def _count(settings: tuple[tuple[str, Any], ...], channels: int) -> tuple[BlockCount, ...]:
+    of = dict(settings)
     with torch.device("meta"):  # shapes without memory or arithmetic
-        return count_blocks(_build(dict(settings)), dict(settings)["image_size"], channels)
+        return tuple(count_blocks(_build(of), of["image_size"], channels))
 
 
 def build_gan(surrogate: SnganSurrogate, card: Card) -> tuple[Generator, Discriminator]:
