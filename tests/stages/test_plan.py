@@ -457,10 +457,10 @@ def test_numbers_of_images_that_are_told_count_as_the_files(
             ["lsun", "--gpus", "8", "--images", "lsun-bedroom=9"],
             "datasets.bedrooms.test_every is 60, so at least 60 images are needed",
         ),
-        (["scaling", "--gpus", "8", "--images", "imagenet=9"], "give both: --images imagenet=TRAIN,TEST"),
+        (["scaling", "--gpus", "8", "--images", "imagenet64=9"], "give both: --images imagenet64=TRAIN,TEST"),
         (
-            ["scaling", "--gpus", "8", "--images", "imagenet=9,0"],
-            "--images imagenet=9,0: give a folder of data/raw/images as FOLDER=",
+            ["scaling", "--gpus", "8", "--images", "imagenet64=9,0"],
+            "--images imagenet64=9,0: give a folder of data/raw/images as FOLDER=",
         ),
         (
             ["scaling", "--gpus", "8", "--images", "imagenet"],

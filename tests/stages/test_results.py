@@ -515,7 +515,7 @@ def test_a_request_cannot_skip_steps_of_a_surrogate_with_learned_variances(tmp_p
     write_model(tmp_path / "base")
     cascade = CascadeModel(tmp_path)
     assert len(cascade.draw(None, 2)) == 2
-    message = "^surrogate_steps: 5 of 10 with variance learned, .* take surrogate_steps: 10 or the ddim sampler;"
+    message = "^sampler: ancestral cannot take the surrogate's 5 of 10 steps with variance learned; use ddim$"
     with pytest.raises(UserError, match=message):
         cascade.draw(None, 2, sampler="ancestral")
 

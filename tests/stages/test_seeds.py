@@ -37,8 +37,8 @@ def interval(mean: Evaluated) -> Any:
 
 
 def around(*distances: float, reach: float) -> Any:
-    """The geometric mean, by a reach of logarithms."""
-    mean = math.prod(distances) ** (1 / len(distances))
+    """The mean, by a reach of logarithms."""
+    mean = sum(distances) / len(distances)
     return pytest.approx((mean * math.exp(-reach), mean * math.exp(reach)), rel=1e-5)
 
 
@@ -96,7 +96,8 @@ def test_trainings_count_once_each_and_are_pooled_apart_from_sampling_seeds() ->
     ]
     alone = [seed("r-0", 8, 0, "r"), seed("s-0", 10, 1, "s")]
     both, second, sampled = means(("t", trained), ("u", alone), sampling_seeds("v", 5, 5.5))
-    assert both.name == "t (2 training seeds)" and both.scores["frechet_distance"] == 5
+    assert both.name == "t (2 training seeds)"
+    assert both.scores["frechet_distance"] == 5
     assert [one.name for one in both.sets] == ["p-0", "p-1", "q-0", "q-1"]
     assert both.deviations["frechet_distance"] == pytest.approx(math.sqrt(8))  # of 3 and 7
     squares = [math.log(7 / 3) ** 2 / 2, math.log(10 / 8) ** 2 / 2]
@@ -127,6 +128,9 @@ def test_rows_of_the_same_seeds_are_told_apart_beside_the_shift_that_they_share(
     assert one.intervals["recall"][0] < two.intervals["recall"][1]  # they overlap, but their difference is
     assert told_apart(one, two, "recall") is True and Q_3_2 * error < 0.085
     assert told_apart(two, three, "recall") is False
+    one, _, three = means(rows[0], rows[1], recalls("c", 0.44, 0.52))  # further apart than the 0.061 of a t test
+    assert one.scores["recall"] - three.scores["recall"] == pytest.approx(0.07)
+    assert told_apart(one, three, "recall") is False and Q_3_2 * error > 0.07
     near, other = means(recalls("a", 0.5, 0.6), recalls("b", 0.48, 0.57))
     assert told_apart(near, other, "recall") is False  # residuals 0.0025, t of 1 degree of freedom
 

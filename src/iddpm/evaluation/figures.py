@@ -15,7 +15,8 @@ from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.text import Annotation
+from matplotlib.legend import Legend
+from matplotlib.text import Annotation, Text
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
@@ -48,8 +49,8 @@ STYLE = {
 
 LABEL_PLACES = tuple((side * 5, height) for height in (5, -11, 16, -22, 27, -33, 38, 49, 60) for side in (1, -1))
 """Of a point's label, in points of 1/72 inch from it, the first ones first."""
-MARKER = 4
-"""Half of its size in pixels."""
+MARKER = 5
+"""Its size, in points of 1/72 inch."""
 
 
 class Point(NamedTuple):
@@ -222,7 +223,7 @@ def _joined_points(axis: Axes, series: Mapping[str, Sequence[Point]], styles: Ma
     for name, points in series.items():
         ordered = sorted(points, key=lambda point: point.x)
         x, y = [point.x for point in ordered], [point.y for point in ordered]
-        axis.plot(x, y, label=name, markersize=5, linewidth=1.4, **styles[name])
+        axis.plot(x, y, label=name, markersize=MARKER, linewidth=1.4, **styles[name])
         for point in ordered:
             _interval(axis, point, styles[name]["color"])
 
@@ -267,16 +268,19 @@ def _legend(figure: Figure, axis: Axes, entries: int) -> None:
 
 
 def _part_labels(figure: Figure) -> None:
-    """Each label of a point goes to the first place where no other one, no point and no edge is in its way."""
+    """Each label of a point goes to the first place where no other, no point, title, legend or edge is in its way."""
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
     for axis in figure.axes:
         labels = [text for text in axis.texts if isinstance(text, Annotation)]
-        taken = [_around(*axis.transData.transform(label.xy)) for label in labels]
+        others = [each for each in axis.get_children() if isinstance(each, (Legend, Text)) and each not in labels]
+        around = [each.get_window_extent(renderer) for each in others]  # titles and legend
+        reach = renderer.points_to_pixels(MARKER / 2 + 0.5)  # with half of its edge
+        taken = [_around(*axis.transData.transform(label.xy), reach) for label in labels]
         for own, label in enumerate(labels):
             for label.xyann in LABEL_PLACES:
                 label.set_horizontalalignment("left" if label.xyann[0] > 0 else "right")
                 box = label.get_window_extent(renderer)
-                free = not any(box.overlaps(other) for place, other in enumerate(taken) if place != own)
+                free = not any(box.overlaps(other) for other in (*around, *taken[:own], *taken[own + 1 :]))
                 if free and figure.bbox.x0 < box.x0 < box.x1 < figure.bbox.x1 and box.y0 > axis.bbox.y0:
                     break
             else:
@@ -285,9 +289,8 @@ def _part_labels(figure: Figure) -> None:
             taken.append(label.get_window_extent(renderer))
 
 
-def _around(x: float, y: float) -> Bbox:
-    """The marker of a point."""
-    return Bbox([[x - MARKER, y - MARKER], [x + MARKER, y + MARKER]])
+def _around(x: float, y: float, reach: float) -> Bbox:
+    return Bbox([[x - reach, y - reach], [x + reach, y + reach]])
 
 
 def _save(figure: Figure, path: Path) -> None:

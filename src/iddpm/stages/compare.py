@@ -222,8 +222,10 @@ def _legend(one: Evaluated, two: Evaluated) -> list[str]:
     if one.beside_shift:
         lines.append("Nor is what the common seeds do to both sides alike: the brackets are for the difference only.")
         return [*lines, "Better or worse: by the differences seed by seed."]
-    if one.seeds or two.seeds:
+    if one.spreads and all(two.spreads.get(score) == spread for score, spread in one.spreads.items()):
         lines.append("Those of means are by the standard deviations of both sides, taken as independent.")
+    elif one.seeds or two.seeds:
+        lines.append("Those of a mean are by the standard deviation of its own seeds.")
     return [*lines, "Better or worse: where the intervals do not overlap."]
 
 

@@ -59,6 +59,10 @@ def _problems(entry: Sampling | Cascade, model: DiffusionModel, start: Start | N
             yield from check_skipping(f"{prefix}steps", process.variance, taken, spanned, entry.sampler)
         if chains.upper is not None and start is not None:
             taken, spanned = chains.surrogate_evaluations, process.timesteps - start.t_mid
-            yield from check_skipping(f"{prefix}surrogate_steps", chains.upper.variance, taken, spanned, entry.sampler)
+            if any(check_skipping("surrogate_steps", chains.upper.variance, taken, spanned, entry.sampler)):
+                yield (
+                    f"{prefix}sampler: {entry.sampler} cannot take the surrogate's {taken} of {spanned} steps with "
+                    "variance learned; use ddim"
+                )
     if isinstance(entry, Cascade) and upsampling is not None:
         yield from check_augmentation(f"{prefix}augmentation", entry, upsampling)

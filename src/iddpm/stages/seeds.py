@@ -33,13 +33,13 @@ def means_over_seeds(rows: Sequence[Row], training_seeds: TrainingSeeds) -> list
 
     Of every score that all seeds of a row have, with a 95 % interval, Student's t, cut off at the score's bounds. Two
     seeds alone hardly know their spread, several pairs together do, if all spread alike. Distances and the other scores
-    of IN_PROPORTION spread alike in proportion to their level, so they are taken as logarithms, if all are above 0.
+    of IN_PROPORTION spread alike in proportion to their level, so they are taken as logarithms, if all are above 0: the
+    interval is the mean divided and multiplied by a factor.
     Where all seeds agree, as on no copies, their spread tells nothing, and there is no interval.
 
     Where every row has the same seeds, one seed's chance may shift all rows together. Then the spread is what is left
     beside row and seed (two-way layout, (rows - 1) (seeds - 1) degrees of freedom): the shift is not in the intervals,
     nor in the differences of rows. Else rows count as independent, and the spread is that about each row's own mean.
-    Intervals of logarithms are those of the geometric mean.
     Trainings spread more than the sampling seeds of one, so means over trainings are then pooled among themselves.
 
     A training counts once, by the mean of its sampling seeds. `training_seeds` of an evaluation are those of all models
@@ -128,10 +128,9 @@ def _mean(seeds: Sequence[Evaluated], name: str = "", spreads: dict[str, Spread]
     for key, values in _shared(seeds).items():
         scores[key] = fmean(values)
         if key in spreads:
-            reach, centre = spreads[key].reach(len(values)), _mean_of(values, spreads[key].of_logs)
-            low, high = centre - reach, centre + reach
-            if spreads[key].of_logs:
-                low, high = math.exp(low), math.exp(high)
+            reach, of_logs = spreads[key].reach(len(values)), spreads[key].of_logs
+            centre = math.log(scores[key]) if of_logs else scores[key]
+            low, high = (math.exp(end) if of_logs else end for end in (centre - reach, centre + reach))
             least, most = BOUNDS.get(key, (-math.inf, math.inf))
             intervals[key] = (max(low, least), min(high, most))
     about: Json = seeds[0].about | {"intervals": intervals}
@@ -142,10 +141,6 @@ def _shared(seeds: Sequence[Evaluated]) -> dict[str, list[float]]:
     """The values of every score that all have."""
     shared = [key for key in seeds[0].scores if key not in SPREADS and all(key in one.scores for one in seeds)]
     return {key: [one.scores[key] for one in seeds] for key in shared}
-
-
-def _mean_of(values: Iterable[float], of_logs: bool) -> float:
-    return fmean(map(math.log, values) if of_logs else values)
 
 
 def told_apart(one: Evaluated, other: Evaluated, score: str) -> bool | None:
@@ -159,6 +154,7 @@ def told_apart(one: Evaluated, other: Evaluated, score: str) -> bool | None:
         return None
     spread = one.spreads.get(score)
     if spread and spread.beside_shift and spread == other.spreads.get(score):
-        means = [_mean_of([seed.scores[score] for seed in row.seeds], spread.of_logs) for row in (one, other)]
-        return abs(means[0] - means[1]) > spread.difference_reach(len(one.seeds))
+        means = (one.scores[score], other.scores[score])
+        difference = math.log(means[0] / means[1]) if spread.of_logs else means[0] - means[1]
+        return abs(difference) > spread.difference_reach(len(one.seeds))
     return ours[1] < theirs[0] or theirs[1] < ours[0]
