@@ -275,7 +275,8 @@ def _part_labels(figure: Figure) -> None:
         others = [each for each in axis.get_children() if isinstance(each, (Legend, Text)) and each not in labels]
         around = [each.get_window_extent(renderer) for each in others]  # titles and legend
         reach = renderer.points_to_pixels(MARKER / 2 + 0.5)  # with half of its edge
-        taken = [_around(*axis.transData.transform(label.xy), reach) for label in labels]
+        points = [axis.transData.transform(label.xy) for label in labels]
+        taken = [Bbox([point - reach, point + reach]) for point in points]
         for own, label in enumerate(labels):
             for label.xyann in LABEL_PLACES:
                 label.set_horizontalalignment("left" if label.xyann[0] > 0 else "right")
@@ -287,10 +288,6 @@ def _part_labels(figure: Figure) -> None:
                 label.xyann = LABEL_PLACES[0]
                 label.set_horizontalalignment("left")
             taken.append(label.get_window_extent(renderer))
-
-
-def _around(x: float, y: float, reach: float) -> Bbox:
-    return Bbox([[x - reach, y - reach], [x + reach, y + reach]])
 
 
 def _save(figure: Figure, path: Path) -> None:
