@@ -79,7 +79,7 @@ def test_seeds_stand_as_mean_and_spread(tmp_path: Path) -> None:
     write(tmp_path, "b", 10.0)
     text = compare(tmp_path, "a0,a1,a2", "b")
     assert "20 sd 1 [17.66, 22.65]" in row(text, "frechet_distance") and "sd, their standard deviation" in text
-    assert row(text, "frechet_distance").endswith("-10 better")
+    assert row(text, "frechet_distance").endswith("-10 better") and "standard deviation of its own seeds" in text
     assert row(text, "recall").split() == ["recall", "0.5", "sd", "0", "0.5", "+0"]  # seeds that agree have no interval
 
 
