@@ -387,10 +387,10 @@ def test_sampling_seeds_are_shown_as_mean_and_spread(results: Callable[..., Resu
     report = made.report()
     row = report.row("ancestral (2 seeds)")
     assert (
-        row["fd-pixels"] == "0.375 (0.00432 to 28.9)" and row["precision"] == "0.5"
-    )  # sqrt(0.25 * 0.5), 12.7 * log(2) / 2
+        row["fd-pixels"] == "0.375 (0.00459 to 30.7)" and row["precision"] == "0.5"
+    )  # a factor of exp(12.7 * log(2) / 2)
     assert "(mean, standard deviation of fd-pixels 0.18; from noise" in row["evaluation"]
-    best = "**0.375** (ancestral (2 seeds), 95 % 0.00432 to 28.9; not told apart from `sngan-10` and `fewer`)"
+    best = "**0.375** (ancestral (2 seeds), 95 % 0.00459 to 30.7; not told apart from `sngan-10` and `fewer`)"
     assert f"- Lowest fd-pixels, 20 images against the 1,498 train images of digits: {best}" in report.markdown
     assert "`ancestral`, fd-pixels 0.25\n" in report.markdown and "`second`, fd-pixels 0.5\n" in report.markdown
     assert "no chance moves two rows together" in report.markdown  # rows without these seeds stand beside
