@@ -184,15 +184,17 @@ def test_the_published_laws_of_other_data_are_never_comparable(made: tuple[Scale
     assert [bits[key] for key in ("a", "exponent b", "constant c")] == ["3e-15", "0.17", f"3.40 {assumed}"]
     assert [distance[key] for key in ("a", "exponent b", "constant c")] == ["2.5e-25", "0.22", f"4.00 {assumed}"]
     assert report.markdown.count("The paper assumed its constants: for FID") == 2
-    assert report.markdown.count("of ImageNet at 64 pixels and does not compare with these") == 2
+    assert report.markdown.count("of downsampled ImageNet at 64 pixels and does not compare with these") == 2
 
 
 def test_the_published_law_of_the_same_data_may_compare(scaled: Callable[..., Scaled], tmp_path: Path) -> None:
     results = scaled(nll={})
     path = results.root / "data/shards/digits/card.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"source": "images/imagenet", "size": 64}))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"source": "images/imagenet64", "size": 64}))
     written = section(results, tmp_path / "out")
-    assert "text='Published'" in written and "compare at most with a fit to ImageNet, measured as the paper" in written
+    assert (
+        "text='Published'" in written and "compare at most with a fit to downsampled ImageNet, measured as" in written
+    )
 
 
 def test_a_distance_of_finite_samples_is_said_to_be_biased(made: tuple[Scaled, Report]) -> None:

@@ -143,6 +143,8 @@ def test_distances_of_the_same_seeds_are_compared_by_their_ratio() -> None:
     for factor, apart in ((1.04, False), (1.06, True)):  # exp(sqrt(2) * reach) is 1.051
         near = sampling_seeds("b", 0.200 * factor * math.exp(-deviation), 0.215 * factor * math.exp(deviation))
         assert told_apart(*means(sampling_seeds("a", 0.200, 0.215), near), "frechet_distance") is apart
+    unlike = sampling_seeds("b", 0.12 * math.exp(0.0138), 12 * math.exp(-0.0138))  # seed 1 does not outweigh seed 0
+    assert told_apart(*means(sampling_seeds("a", 0.1, 10), unlike), "frechet_distance") is True
 
 
 @pytest.mark.parametrize(("score", "level"), [("frechet_distance", 20.0), ("recall", 0.5)])

@@ -75,12 +75,13 @@ class _Scores(RootModel[dict[str, float]]):
 def compare(root: Path, first: str, second: str, seeds: bool = False) -> str:
     """A table of two evaluations, each a name, the folder of an `iddpm evaluate`, or several with commas between.
 
-    Several are sampling seeds of one thing: they may differ in their seed alone, and stand as their mean; with `seeds`
-    so do those of several trainings, and samples that do not tell how they were made. Trainings whose models are still
-    there must differ in their seed alone, too; below the table stand the evaluations of which that is not known, and
-    why. Brackets are 95 % intervals: of one set of samples as protocol.json has them, of a mean over seeds Student's t
-    by the spread of both sides. The second is better or worse where they do not overlap, of means over the same seeds
-    by the differences seed by seed. UserError says in which keys the protocols differ.
+    Several are sampling seeds of one thing: they may differ in their seed alone, and stand as their mean; with
+    `seeds` so do those of several trainings, and samples that do not tell how they were made. Trainings whose
+    models are still there must differ in their seed alone, too; below the table stand the evaluations of which that
+    is not known, and why. Brackets are 95 % intervals: of one set of samples as protocol.json has them, of a mean
+    over seeds Student's t, by the spread of both sides where they are means of one kind. The second is better or
+    worse where they do not overlap, of means over the same seeds by the differences seed by seed. UserError says in
+    which keys the protocols differ.
     """
     sides = [[read_evaluation(root, name) for name in _names(side)] for side in (first, second)]
     untold = {name: why for group in sides for name, why in _refuse_other_samples(root, group, seeds).items()}

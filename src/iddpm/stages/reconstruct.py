@@ -106,8 +106,8 @@ def _write(
     reconstruction: Reconstruction = stage.entry
     size, low_size = originals.shape[1], low_res.shape[1]
     sets = {"": upsampled} | {f"{mode}_": interpolated(low_res, size, mode) for mode in INTERPOLATIONS}
-    known = _features(originals, network)
-    features = {prefix: _features(images, network) for prefix, images in sets.items()}
+    known = features_of(originals, network)
+    features = {prefix: features_of(images, network) for prefix, images in sets.items()}
     kids = {prefix: paired_kernel_distance(of_set, known) for prefix, of_set in features.items()}
     scores: dict[str, float | None] = {}
     for prefix, images in sets.items():
@@ -142,7 +142,8 @@ def _write(
     say(f"{stage.address}: " + ", ".join(f"{name} {value:.4g}" for name, value in stage.scores.items()))
 
 
-def _features(images: Images, network: FeatureNetwork) -> Tensor:
+def features_of(images: Images, network: FeatureNetwork) -> Tensor:
+    """float64 [N, D] of images uint8 [N, H, W, C]."""
     batches = ArrayImages(images).batches(FEATURES_AT_ONCE)
     return torch.from_numpy(np.concatenate([network(batch).features for batch in batches])).double()
 

@@ -143,6 +143,10 @@ def _shared(seeds: Sequence[Evaluated]) -> dict[str, list[float]]:
     return {key: [one.scores[key] for one in seeds] for key in shared}
 
 
+def _mean_of(values: Iterable[float], of_logs: bool) -> float:
+    return fmean(map(math.log, values) if of_logs else values)
+
+
 def told_apart(one: Evaluated, other: Evaluated, score: str) -> bool | None:
     """Whether two rows of a table differ at 95 %; None where one of them has no interval of the score.
 
@@ -154,7 +158,6 @@ def told_apart(one: Evaluated, other: Evaluated, score: str) -> bool | None:
         return None
     spread = one.spreads.get(score)
     if spread and spread.beside_shift and spread == other.spreads.get(score):
-        means = (one.scores[score], other.scores[score])
-        difference = math.log(means[0] / means[1]) if spread.of_logs else means[0] - means[1]
-        return abs(difference) > spread.difference_reach(len(one.seeds))
+        means = [_mean_of([seed.scores[score] for seed in row.seeds], spread.of_logs) for row in (one, other)]
+        return abs(means[0] - means[1]) > spread.difference_reach(len(one.seeds))
     return ours[1] < theirs[0] or theirs[1] < ours[0]

@@ -29,7 +29,7 @@ def card(dataset: PhotosDataset) -> Card:
 
 
 class Photos:
-    """The photographs take turns; a crop's place depends on (seed, split, index) alone."""
+    """The photographs take turns; a crop's place, in `corners` by split, depends on (seed, split, index) alone."""
 
     def __init__(self, dataset: PhotosDataset) -> None:
         from sklearn.datasets import load_sample_images
@@ -40,7 +40,7 @@ class Photos:
             raise ValueError("scikit-learn's photographs have changed")
         sha256 = hashlib.sha256(b"".join(photo.tobytes() for photo in self._photos)).hexdigest()
         self.card = replace(known, source_sha256=sha256)
-        self._corners = {split: self._draw(split, count, dataset.seed) for split, count in known.counts.items()}
+        self.corners = {split: self._draw(split, count, dataset.seed) for split, count in known.counts.items()}
 
     def _draw(self, split: str, count: int, seed: int) -> torch.Tensor:
         """Top left corners int64 [count, 2], uniform over all that fit."""
@@ -52,5 +52,5 @@ class Photos:
 
     def read(self, split: str, index: int) -> tuple[Image, int]:
         label, size = index % self.card.classes, self.card.size
-        top, left = self._corners[split][index].tolist()
+        top, left = self.corners[split][index].tolist()
         return self._photos[label][top : top + size, left : left + size], label

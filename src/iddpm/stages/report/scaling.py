@@ -166,9 +166,10 @@ def _envelope_table(one: Studied) -> Table:
         "of theirs. The paper assumed its constants: for FID about that of images of the data itself, for bits/dim the "
         "best then known, rounded down. Its a and b rest on them"
     ) + (
-        "; its law is of ImageNet at 64 pixels and does not compare with these."
+        "; its law is of downsampled ImageNet at 64 pixels and does not compare with these."
         if one.other_data
-        else ", and compare at most with a fit to ImageNet, measured as the paper measured, whose constant is the same."
+        else ", and compare at most with a fit to downsampled ImageNet, measured as the paper measured, whose constant is "
+        "the same."
     )
     titles = ("a", "exponent b", "constant c", "scatter")
     return Table([Column("envelope", False), *(Column(title) for title in titles)], rows, caption)

@@ -25,7 +25,7 @@ CSV_COLUMNS = (
     "standard_error", "training_seconds", "on_envelope", "held_out",
 )  # fmt: skip
 FIGURE_10 = PublishedResult(
-    "figure 10", "Nichol & Dhariwal 2021, figure 10", {}, Protocol(dataset="ImageNet", size=64), None
+    "figure 10", "Nichol & Dhariwal 2021, figure 10", {}, Protocol(dataset="downsampled ImageNet", size=64), None
 )
 PUBLISHED_LAWS: dict[Score, PowerLaw] = {
     "fid": PowerLaw(math.log10(2.5e-25), 0.22, 4.00),
