@@ -168,8 +168,8 @@ def _envelope_table(one: Studied) -> Table:
     ) + (
         "; its law is of downsampled ImageNet at 64 pixels and does not compare with these."
         if one.other_data
-        else ", and compare at most with a fit to downsampled ImageNet, measured as the paper measured, whose constant is "
-        "the same."
+        else ", and compare at most with a fit to downsampled ImageNet, measured as the paper measured, whose constant "
+        "is the same."
     )
     titles = ("a", "exponent b", "constant c", "scatter")
     return Table([Column("envelope", False), *(Column(title) for title in titles)], rows, caption)
