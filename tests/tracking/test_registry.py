@@ -95,9 +95,10 @@ def test_a_published_model_is_loaded_by_alias_and_draws(root: Path, model_dir: P
         draw(root, "draws", steps=25.5)
 
 
-def test_nothing_published_is_pickled(root: Path, model_dir: Path) -> None:
-    publish(root, model_dir, "files", {"kid": 0.5})
-    files = [path for path in (root / "mlruns").rglob("*") if path.is_file()]
+def test_nothing_published_is_pickled(tmp_path: Path, model_dir: Path) -> None:
+    alone = tmp_path / "project"  # where a model was loaded, Python keeps its bytecode beside it
+    publish(alone, model_dir, "files", {"kid": 0.5})
+    files = [path for path in (alone / "mlruns").rglob("*") if path.is_file()]
     assert {"MLmodel", "stand_in_model.py", "errors.py", "checkpoint.json"} <= {path.name for path in files}
     texts = {".py", ".json", ".yaml", ".txt", ".typed", ".html", ".css", ".md"}  # the report's templates among them
     assert {path.suffix for path in files} <= {"", *texts}
