@@ -26,7 +26,7 @@ from iddpm.stages.draw import LowResolution, draw
 from iddpm.stages.models import DiffusionModel
 from iddpm.stages.reconstruct import INTERPOLATIONS, average_down, features_of, interpolated
 
-CROPS, LOW_SIZE, SIZE = 300, 16, 64
+CROPS, SIZE = 300, 64
 STEPS = (1, 2, 3, 4, 6, 8)
 BANDS = 6
 """Of each photograph."""

@@ -17,6 +17,7 @@ from iddpm.evaluation.figures import (
     training_curves,
 )
 
+TITLE = "a title that is as wide as the axes below it, or a little wider"
 SERIES = {
     "a": [Point(100, 0.5, (0.4, 0.6)), Point(25, 0.9, (0.8, 1.0), "25")],
     "b": [Point(50, 0.7)],
@@ -25,14 +26,7 @@ SERIES = {
 
 def draw(path: Path, series: dict[str, list[Point]] = SERIES) -> str:
     styles = series_styles(list(series))
-    scatter_lines(
-        series,
-        styles,
-        path,
-        xlabel="steps",
-        ylabel="fd-pixels",
-        title="a title that is as wide as the axes below it, or a little wider",
-    )
+    scatter_lines(series, styles, path, xlabel="steps", ylabel="fd-pixels", title=TITLE)
     return path.with_suffix(".svg").read_text()
 
 
@@ -50,14 +44,7 @@ def test_a_figure_is_a_png_and_an_svg_of_the_same_bytes_each_time(tmp_path: Path
 
 
 def test_labels_axes_and_series_are_named(tmp_path: Path) -> None:
-    assert {
-        "steps",
-        "fd-pixels",
-        "a title that is as wide as the axes below it, or a little wider",
-        "a",
-        "b",
-        "25",
-    } <= numbers(draw(tmp_path / "figure"))
+    assert {"steps", "fd-pixels", TITLE, "a", "b", "25"} <= numbers(draw(tmp_path / "figure"))
 
 
 def test_labels_of_points_that_lie_close_do_not_cover_each_other(
